@@ -1,0 +1,303 @@
+//! Time enters here and nowhere else: the one file that reads the clocks of the machine.
+
+use std::fmt;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::thread::{self, Thread};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use chrono::{DateTime, TimeDelta, Utc};
+
+use crate::time::{Now, Timestamp, Wake};
+
+/// Where the time comes from: [`SystemClock`] in production, [`ManualClock`] in a host's tests.
+///
+/// The trait is sealed: its methods are the engine's own.
+pub trait Clock: source::Source {}
+
+pub(crate) mod source {
+    use super::{Bell, Now, Wake};
+    use crate::time::Timestamp;
+
+    pub trait Source: Send + Sync + 'static {
+        /// Both clocks, read together.
+        fn now(&self) -> Now;
+
+        /// The wall clock alone.
+        fn wall(&self) -> Timestamp {
+            self.now().wall
+        }
+
+        /// Returns when either clock reaches what is asked, or when the bell rings; or earlier.
+        fn wait(&self, until: Wake, bell: &Bell);
+
+        /// Rings this bell whenever the clock is moved by hand.
+        fn attach(&self, bell: Bell) {
+            drop(bell);
+        }
+    }
+}
+
+/// How long a wait may go on without looking at the wall clock: it may have stepped.
+const LOOK: Duration = Duration::from_millis(100);
+/// The end of a wait that is spent spinning: the operating system wakes a thread about this much late.
+const SPIN: Duration = Duration::from_micros(70);
+
+/// The clocks of the machine.
+#[derive(Clone, Debug)]
+pub struct SystemClock {
+    start: Instant,
+}
+
+impl Default for SystemClock {
+    fn default() -> Self {
+        Self { start: instant() }
+    }
+}
+
+impl Clock for SystemClock {}
+
+impl source::Source for SystemClock {
+    fn now(&self) -> Now {
+        // A thread that is suspended between the two readings would see a step that never was.
+        for _ in 0..4 {
+            let before = self.start.elapsed();
+            let wall = self.wall();
+            let mono = self.start.elapsed();
+            if mono - before < Duration::from_millis(1) {
+                return Now { wall, mono };
+            }
+        }
+        Now { wall: self.wall(), mono: self.start.elapsed() }
+    }
+
+    #[expect(clippy::disallowed_methods, reason = "this is the clock")]
+    fn wall(&self) -> Timestamp {
+        let now = SystemTime::now();
+        let micros = |d: Duration| i64::try_from(d.as_micros()).unwrap_or(i64::MAX);
+        Timestamp::from_micros(match now.duration_since(UNIX_EPOCH) {
+            Ok(since) => micros(since),
+            Err(before) => -micros(before.duration()),
+        })
+    }
+
+    fn wait(&self, until: Wake, bell: &Bell) {
+        let now = self.now();
+        let wall = until.wall.map(|at| at.since(now.wall));
+        let mono = until.mono.map(|at| at.saturating_sub(now.mono));
+        let Some(left) = (Wake { wall: None, mono: wall }).or(Wake { wall: None, mono }).mono else {
+            bell.nap(Duration::MAX);
+            return;
+        };
+        let (nap, spin) = if left > LOOK { (LOOK, false) } else { (left.saturating_sub(SPIN), true) };
+        if bell.nap(nap) || !spin {
+            return;
+        }
+        let end = now.mono + left;
+        while self.start.elapsed() < end && !bell.has_rung() {
+            std::hint::spin_loop();
+        }
+    }
+}
+
+#[expect(clippy::disallowed_methods, reason = "this is the clock")]
+fn instant() -> Instant {
+    Instant::now()
+}
+
+/// Time since the first call, on the monotonic clock of the machine, whatever clock the scheduler was given:
+/// for watching over threads, which run in the machine's time.
+pub(crate) fn machine_time() -> Duration {
+    static START: OnceLock<Instant> = OnceLock::new();
+    START.get_or_init(instant).elapsed()
+}
+
+/// A clock that stands still until a test moves it. Clones show the same time.
+///
+/// ```
+/// use punctual::{ManualClock, MemoryStore, Outcome, Pool, Post, Receipt, Scheduler};
+/// use std::time::Duration;
+///
+/// let clock = ManualClock::at("2030-01-07T07:59:00Z".parse()?);
+/// let broadcaster = |_| async { Ok(Receipt::default()) };
+/// let scheduler = Scheduler::builder()
+///     .store(MemoryStore::default())
+///     .clock(clock.clone())
+///     .pool(Pool::new("p", broadcaster))
+///     .start()?;
+/// let eight = "2030-01-07T08:00:00Z".parse::<chrono::DateTime<chrono::Utc>>()?;
+/// let id = scheduler.schedule(Post::new("p", "sharp").at(eight)).wait()?;
+///
+/// clock.advance(Duration::from_secs(60));
+/// assert!(matches!(scheduler.outcome(id).wait()?, Outcome::Delivered(_)));
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[derive(Clone)]
+pub struct ManualClock {
+    hands: Arc<Mutex<Hands>>,
+}
+
+struct Hands {
+    now: Now,
+    bells: Vec<Bell>,
+}
+
+impl ManualClock {
+    /// A clock that shows this instant.
+    pub fn at(now: DateTime<Utc>) -> Self {
+        let now = Now { wall: Timestamp::from_datetime(now), mono: Duration::ZERO };
+        Self { hands: Arc::new(Mutex::new(Hands { now, bells: Vec::new() })) }
+    }
+
+    /// The instant it shows.
+    pub fn now(&self) -> DateTime<Utc> {
+        self.lock().now.wall.to_datetime()
+    }
+
+    /// Lets this much time pass. What becomes due is sent by the scheduler's own threads: await the outcome,
+    /// or [`Scheduler::settle`](crate::Scheduler::settle).
+    pub fn advance(&self, by: Duration) {
+        self.turn(|now| {
+            now.wall = now.wall.after(by);
+            now.mono += by;
+        });
+    }
+
+    /// Steps the wall clock, forward or back, while no time passes: what an administrator or NTP does.
+    pub fn step(&self, by: TimeDelta) {
+        let micros = by.num_microseconds().unwrap_or(if by > TimeDelta::zero() { i64::MAX } else { i64::MIN });
+        self.turn(|now| now.wall = Timestamp::from_micros(now.wall.micros().saturating_add(micros)));
+    }
+
+    fn turn(&self, hands: impl FnOnce(&mut Now)) {
+        let mut locked = self.lock();
+        hands(&mut locked.now);
+        locked.bells.iter().for_each(Bell::ring);
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Hands> {
+        self.hands.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl fmt::Debug for ManualClock {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "ManualClock({})", self.now())
+    }
+}
+
+impl Clock for ManualClock {}
+
+impl source::Source for ManualClock {
+    fn now(&self) -> Now {
+        self.lock().now
+    }
+
+    fn wait(&self, until: Wake, bell: &Bell) {
+        let now = source::Source::now(self);
+        let reached = until.wall.is_some_and(|at| at <= now.wall) || until.mono.is_some_and(|at| at <= now.mono);
+        if !reached {
+            bell.nap(LOOK);
+        }
+    }
+
+    fn attach(&self, bell: Bell) {
+        self.lock().bells.push(bell);
+    }
+}
+
+/// Wakes one thread. A ring while the thread is awake ends its next nap at once, so none is missed.
+#[derive(Clone, Default)]
+pub struct Bell(Arc<BellState>);
+
+#[derive(Default)]
+struct BellState {
+    rung: AtomicBool,
+    sleeper: OnceLock<Thread>,
+}
+
+impl Bell {
+    /// Rings.
+    pub fn ring(&self) {
+        if !self.0.rung.swap(true, Ordering::AcqRel) {
+            if let Some(sleeper) = self.0.sleeper.get() {
+                sleeper.unpark();
+            }
+        }
+    }
+
+    /// Whether it has rung since the last nap.
+    pub fn has_rung(&self) -> bool {
+        self.0.rung.load(Ordering::Acquire)
+    }
+
+    /// Sleeps until the bell rings, or for so long, or a little less; true if it rang. Only one thread, always
+    /// the same, may nap at one bell.
+    pub fn nap(&self, at_most: Duration) -> bool {
+        self.0.sleeper.get_or_init(thread::current);
+        if self.0.rung.swap(false, Ordering::AcqRel) {
+            return true;
+        }
+        if at_most == Duration::MAX {
+            thread::park();
+        } else if !at_most.is_zero() {
+            thread::park_timeout(at_most);
+        }
+        self.0.rung.swap(false, Ordering::AcqRel)
+    }
+}
+
+impl fmt::Debug for Bell {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Bell").field("rung", &self.has_rung()).finish()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::source::Source;
+    use super::*;
+
+    #[test]
+    fn a_wait_never_ends_early_by_itself_and_ends_within_a_millisecond_mostly() {
+        let clock = SystemClock::default();
+        let bell = Bell::default();
+        let mut late: Vec<Duration> = (0..50)
+            .map(|i| {
+                let at = clock.wall().after(Duration::from_micros(1_500 + 37 * i));
+                while clock.wall() < at {
+                    clock.wait(Wake { wall: Some(at), mono: None }, &bell);
+                }
+                clock.wall().since(at)
+            })
+            .collect();
+        late.sort_unstable();
+        assert!(late[late.len() / 2] < Duration::from_millis(1), "half of the waits were {:?} late", late[25]);
+    }
+
+    #[test]
+    fn a_ring_before_the_nap_is_not_missed() {
+        let bell = Bell::default();
+        bell.ring();
+        assert!(bell.nap(Duration::MAX));
+        assert!(!bell.nap(Duration::ZERO));
+    }
+
+    #[test]
+    fn a_ring_from_another_thread_ends_a_nap() {
+        let bell = Bell::default();
+        let ringer = bell.clone();
+        let thread = thread::spawn(move || ringer.ring());
+        while !bell.nap(Duration::MAX) {}
+        thread.join().unwrap();
+    }
+
+    #[test]
+    fn a_step_moves_the_wall_clock_alone() {
+        let clock = ManualClock::at(DateTime::UNIX_EPOCH);
+        clock.advance(Duration::from_secs(5));
+        clock.step(TimeDelta::seconds(-2));
+        let now = Source::now(&clock);
+        assert_eq!((now.wall, now.mono), (Timestamp::from_millis(3_000), Duration::from_secs(5)));
+    }
+}

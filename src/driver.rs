@@ -1,0 +1,173 @@
+//! The loop that owns the engine: takes what arrives, lets time pass, carries out the effects, sleeps.
+
+use std::sync::Arc;
+use std::{io, thread};
+
+use tokio::sync::broadcast;
+
+use crate::clock::{Bell, Clock};
+use crate::committer::Request;
+use crate::engine::{Answer, Command, Effect, Engine, Report};
+use crate::error::{Error, StoreError};
+use crate::inbox::{Inbox, Refused, Slot, Take};
+use crate::limits;
+use crate::post::{Delivery, Event};
+use crate::reply::Promise;
+use crate::worker::{Crew, Order};
+
+/// What a driver is made of.
+#[derive(Debug)]
+pub struct Driver {
+    pub engine: Engine,
+    pub bell: Bell,
+    pub commands: Inbox<Command>,
+    pub answers: Inbox<Answer>,
+    pub reports: Inbox<Report>,
+    pub store: Slot<Request>,
+    pub committer: thread::JoinHandle<Result<(), StoreError>>,
+    pub desks: Vec<DeskEnd>,
+    pub crews: Vec<Arc<Crew>>,
+    pub events: broadcast::Sender<Event>,
+}
+
+/// The driver's end of one worker.
+#[derive(Debug)]
+pub struct DeskEnd {
+    pub orders: Slot<Order>,
+    pub worker: thread::JoinHandle<()>,
+    /// Orders that found the worker's inbox full.
+    pub backlog: Vec<Order>,
+}
+
+impl Driver {
+    /// Starts the loop on a thread of its own.
+    pub fn start(self, clock: Arc<dyn Clock>) -> io::Result<thread::JoinHandle<()>> {
+        clock.attach(self.bell.clone());
+        thread::Builder::new().name("punctual driver".to_owned()).spawn(move || self.run(&*clock))
+    }
+
+    fn run(mut self, clock: &dyn Clock) {
+        loop {
+            // First what has arrived, then the time: what was said before the clock moved is judged after.
+            let commands = self.take_commands();
+            let answers: Vec<_> = self.answers.drain().collect();
+            let reports: Vec<_> = self.reports.drain().collect();
+            let now = clock.now();
+            self.engine.watch(self.events.receiver_count() > 0);
+            answers.into_iter().for_each(|answer| self.engine.handle_answer(now, answer));
+            reports.into_iter().for_each(|report| self.engine.handle_report(now, report));
+            commands.into_iter().for_each(|command| self.engine.handle_command(now, command));
+            self.engine.handle_timeout(now);
+            while let Some(effect) = self.engine.poll_effect() {
+                if let Effect::Stop { promise } = effect {
+                    return self.stop(promise);
+                }
+                self.carry_out(effect);
+            }
+            let waiting = self.desks.iter_mut().map(DeskEnd::pass_on).fold(false, |any, full| any | full);
+            if !waiting {
+                clock.wait(self.engine.poll_timeout(), &self.bell);
+            } else {
+                thread::yield_now();
+            }
+        }
+    }
+
+    fn take_commands(&mut self) -> Vec<Command> {
+        let mut commands = Vec::new();
+        while self.engine.takes_commands() && commands.len() < limits::COMMANDS_PER_TURN {
+            match self.commands.take() {
+                Take::Message(command) => commands.push(command),
+                Take::Empty => break,
+                Take::Deserted => {
+                    // No handle is left: finish what is under way, then end.
+                    if !self.engine.is_closing() {
+                        let (promise, _) = Promise::new();
+                        commands.push(Command::Shutdown { grace: limits::GRACE, promise });
+                    }
+                    break;
+                }
+            }
+        }
+        commands
+    }
+
+    fn carry_out(&mut self, effect: Effect) {
+        match effect {
+            Effect::Commit { now, changes } => self.ask(Request::Commit { now, changes }),
+            Effect::Load { place, pool, after, until, max_bytes } => {
+                self.ask(Request::Load { place, pool, after, until, max_bytes });
+            }
+            Effect::Find { token, sought } => self.ask(Request::Find { token, sought }),
+            Effect::Tidy { now, retention } => self.ask(Request::Tidy { now, retention }),
+            Effect::Deliver { shard, deliveries } => self.order(shard, Order::Deliver(deliveries)),
+            Effect::Recall { shard, id } => self.order(shard, Order::Recall(id)),
+            Effect::RecallAll { shard } => self.order(shard, Order::RecallAll),
+            Effect::Emit(event) => {
+                // An error means that nobody listens.
+                let _ = self.events.send(event);
+            }
+            Effect::Stop { .. } => {}
+        }
+    }
+
+    /// The engine never has more requests under way than the committer's inbox holds.
+    fn ask(&mut self, request: Request) {
+        self.store.put_waiting(request);
+    }
+
+    fn order(&mut self, shard: usize, order: Order) {
+        if let Some(desk) = self.desks.get_mut(shard) {
+            desk.backlog.push(order);
+        }
+    }
+
+    /// Ends all loops, the store last, and says so.
+    fn stop(self, promise: Option<Promise<()>>) {
+        let Self { commands, answers, reports, store, committer, desks, crews, .. } = self;
+        // Nobody reads these any more; a loop that waits for room in them goes on.
+        drop((answers, reports));
+        for DeskEnd { orders, worker, .. } in desks {
+            drop(orders);
+            let _ = worker.join();
+        }
+        drop(crews);
+        drop(store);
+        let closed = committer.join().unwrap_or(Err(StoreError::Poisoned));
+        drop(commands);
+        if let Some(promise) = promise {
+            promise.fulfil(closed.map_err(Error::Store));
+        }
+    }
+}
+
+impl DeskEnd {
+    /// Passes on what has gathered; true if the worker's inbox is full.
+    fn pass_on(&mut self) -> bool {
+        let mut orders = std::mem::take(&mut self.backlog).into_iter();
+        while let Some(order) = orders.next() {
+            match self.orders.put(order) {
+                Ok(()) => {}
+                Err(Refused::Full(order)) => {
+                    self.backlog = std::iter::once(order).chain(orders).collect();
+                    self.join_deliveries();
+                    return true;
+                }
+                Err(Refused::Closed(_)) => return false,
+            }
+        }
+        false
+    }
+
+    /// Makes one order of deliveries that wait in a row.
+    fn join_deliveries(&mut self) {
+        let mut joined: Vec<Order> = Vec::new();
+        for order in self.backlog.drain(..) {
+            match (joined.last_mut(), order) {
+                (Some(Order::Deliver(before)), Order::Deliver(more)) => before.extend::<Vec<Delivery>>(more),
+                (_, order) => joined.push(order),
+            }
+        }
+        self.backlog = joined;
+    }
+}

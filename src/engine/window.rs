@@ -1,0 +1,163 @@
+//! What of a pool is in memory: everything up to a cursor, within a budget of bytes.
+//!
+//! Every live post of the pool at or before the cursor is resident. Loading moves the cursor forward, until the
+//! horizon is reached or half of the budget is used. A new post before the cursor is taken in at once. When three
+//! quarters are used, the window gives up its farther half; when all is used, the cursor is drawn back to just
+//! before the new post. What was given up comes again by loading, which skips what is resident.
+
+use std::time::Duration;
+
+use crate::error::StoreError;
+use crate::id::Seq;
+use crate::limits;
+use crate::post::{Cursor, Page, Record, Stored};
+use crate::time::Timestamp;
+
+use super::lifecycle::Phase;
+use super::message::Effect;
+use super::{Engine, Resident};
+
+/// One pool's window.
+#[derive(Debug)]
+pub struct Window {
+    cursor: Cursor,
+    /// A load is under way; the cursor must not end up behind this.
+    loading: Option<Cursor>,
+    /// Bytes of this pool in memory.
+    pub bytes: usize,
+}
+
+impl Default for Window {
+    fn default() -> Self {
+        Self { cursor: Cursor::START, loading: None, bytes: 0 }
+    }
+}
+
+impl Window {
+    /// Whether everything due by `now` has been loaded.
+    pub fn is_passed(&self, now: Timestamp) -> bool {
+        self.loading.is_none() && self.cursor >= Cursor::through(now)
+    }
+
+    /// Leaves what lies behind this to the store.
+    fn draw_back(&mut self, to: Cursor) {
+        self.cursor = self.cursor.min(to);
+        self.loading = self.loading.map(|bound| bound.min(to));
+    }
+
+    /// Whether the window has fallen behind and may be loaded further.
+    fn is_behind(&self, wanted: Timestamp, memory: usize) -> bool {
+        self.loading.is_none() && self.bytes < memory / 2 && self.cursor < Cursor::through(wanted)
+    }
+}
+
+impl Engine {
+    /// Loads further, where a window has fallen behind and has room.
+    pub(super) fn load_windows(&mut self) {
+        if self.closing.is_some() {
+            return;
+        }
+        let (horizon, memory) = (self.settings.horizon, self.settings.memory);
+        let (until, wanted) = (self.now.wall.after(horizon), self.now.wall.after(horizon * 3 / 4));
+        for (place, (window, pool)) in self.windows.iter_mut().zip(&self.settings.pools).enumerate() {
+            if window.is_behind(wanted, memory) {
+                window.loading = Some(Cursor::through(Timestamp::MAX));
+                let max_bytes = limits::PAGE_BYTES.min(memory / 8);
+                self.effects.push_back(Effect::Load { place, pool: pool.id, after: window.cursor, until, max_bytes });
+            }
+        }
+    }
+
+    /// When the next window falls behind. One whose memory is full is loaded further when something leaves.
+    pub(super) fn next_load(&self) -> Option<Timestamp> {
+        let lead = self.settings.horizon * 3 / 4;
+        let idle = self.windows.iter().filter(|window| window.is_behind(Timestamp::MAX, self.settings.memory));
+        // A millisecond more, so that the window has really fallen behind by then.
+        let next = idle.map(|window| window.cursor.at.before(lead).after(Duration::from_millis(1))).min();
+        next.filter(|_| self.closing.is_none())
+    }
+
+    pub(super) fn handle_page(&mut self, place: usize, page: Result<Page, StoreError>) {
+        let Page { posts, through } = match page {
+            Ok(page) => page,
+            Err(error) => return self.fail(error),
+        };
+        if let Some(window) = self.windows.get_mut(place) {
+            let bound = window.loading.take().unwrap_or(through);
+            window.cursor = through.min(bound);
+        }
+        if self.closing.is_some() {
+            return;
+        }
+        for stored in posts {
+            if !self.by_seq.contains_key(&stored.record.seq) {
+                self.take_up(place, stored);
+            }
+        }
+    }
+
+    /// Takes a loaded post into memory, and finds out what an earlier process did with it.
+    pub(super) fn take_up(&mut self, place: usize, stored: Stored) -> u32 {
+        let Stored { mut record, claimed } = stored;
+        let phase = match claimed {
+            None => Phase::Armed,
+            // Its due had not come when the earlier process had ended: it was not handed over, and the claim still
+            // stands. Not so if the clock showed less at our start than that process had seen.
+            Some(attempt)
+                if attempt == record.attempts + 1
+                    && record.at > self.born
+                    && self.born >= self.settings.last_commit_at =>
+            {
+                Phase::Claimed
+            }
+            Some(attempt) => {
+                record.attempts = record.attempts.max(attempt);
+                record.maybe_sent = true;
+                Phase::Armed
+            }
+        };
+        let slot = self.admit(place, record, phase);
+        self.proceed(slot);
+        slot
+    }
+
+    /// A post is durable at its new home: keeps it in memory if the window has passed it, and leaves it to the
+    /// store otherwise. True if it is kept.
+    pub(super) fn keeps(&mut self, place: usize, record: &Record) -> bool {
+        if self.closing.is_some() {
+            return false;
+        }
+        let (memory, at) = (self.settings.memory, Cursor::of(record.home()));
+        let Some(window) = self.windows.get(place) else { return false };
+        if at <= window.cursor && window.bytes >= memory / 4 * 3 {
+            self.shorten_window(place);
+        }
+        let Some(window) = self.windows.get_mut(place) else { return false };
+        if at <= window.cursor && window.bytes >= memory {
+            window.draw_back(Cursor::just_before(record.home()));
+        }
+        at <= window.cursor
+    }
+
+    /// Gives up the farther half of a window, as far as nothing has been claimed in it.
+    fn shorten_window(&mut self, place: usize) {
+        let (Some(window), Some(pool)) = (self.windows.get_mut(place), self.settings.pools.get(place)) else { return };
+        let ahead = window.cursor.at.since(self.now.wall) / 2;
+        if ahead <= self.settings.claim_ahead {
+            return;
+        }
+        let nearer = Cursor::through(self.now.wall.after(ahead));
+        window.draw_back(nearer);
+        let id = pool.id;
+        let far = |post: &Resident| {
+            post.phase == Phase::Armed && post.record.pool == id && Cursor::of(post.record.home()) > nearer
+        };
+        let far: Vec<u32> = self.posts.iter().filter(|(_, post)| far(post)).map(|(slot, _)| slot as u32).collect();
+        far.into_iter().for_each(|slot| self.forget(slot));
+    }
+
+    /// Where a post of this number is in memory.
+    pub(super) fn slot(&self, seq: Seq) -> Option<u32> {
+        self.by_seq.get(&seq).copied()
+    }
+}

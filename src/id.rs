@@ -1,0 +1,155 @@
+//! The names of posts, pools and states.
+
+use std::fmt;
+use std::str::FromStr;
+
+/// The name of one scheduled post, unique across stores: 64 bits that name the store, 64 bits that count.
+///
+/// It is written as 32 hexadecimal digits. Ids of one store sort in the order in which the posts were
+/// scheduled. Keep the id to cancel, re-time or look up the post later, or give the post a key of your own
+/// ([`Post::key`](crate::Post::key)).
+///
+/// ```
+/// let id: punctual::PostId = "9f3c2a71b0de4c550000000000000007".parse()?;
+/// assert_eq!(id.to_string(), "9f3c2a71b0de4c550000000000000007");
+/// # Ok::<(), punctual::ParseIdError>(())
+/// ```
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct PostId {
+    store: u64,
+    seq: Seq,
+}
+
+impl PostId {
+    pub(crate) const fn new(store: u64, seq: Seq) -> Self {
+        Self { store, seq }
+    }
+
+    pub(crate) const fn store(self) -> u64 {
+        self.store
+    }
+
+    pub(crate) const fn seq(self) -> Seq {
+        self.seq
+    }
+
+    /// The id as one number, for hosts that keep it in a column of their own.
+    pub const fn as_u128(self) -> u128 {
+        (self.store as u128) << 64 | self.seq.0 as u128
+    }
+
+    /// The id that [`as_u128`](Self::as_u128) gave.
+    pub const fn from_u128(id: u128) -> Self {
+        Self { store: (id >> 64) as u64, seq: Seq(id as u64) }
+    }
+}
+
+impl fmt::Display for PostId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:016x}{:016x}", self.store, self.seq.0)
+    }
+}
+
+impl fmt::Debug for PostId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "PostId({self})")
+    }
+}
+
+/// The text is not the id of a post: 32 hexadecimal digits are expected.
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+#[error("{given:?} is not a post id: expected 32 hexadecimal digits")]
+pub struct ParseIdError {
+    given: String,
+}
+
+impl FromStr for PostId {
+    type Err = ParseIdError;
+
+    fn from_str(text: &str) -> Result<Self, ParseIdError> {
+        let digits = text.len() == 32 && text.bytes().all(|b| b.is_ascii_hexdigit());
+        match u128::from_str_radix(text, 16) {
+            Ok(id) if digits => Ok(Self::from_u128(id)),
+            _ => Err(ParseIdError { given: text.chars().take(64).collect() }),
+        }
+    }
+}
+
+#[cfg(feature = "serde")]
+impl serde::Serialize for PostId {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+#[cfg(feature = "serde")]
+impl<'de> serde::Deserialize<'de> for PostId {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        String::deserialize(deserializer)?.parse().map_err(serde::de::Error::custom)
+    }
+}
+
+/// A post's number within its store, given in the order of arrival.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default)]
+pub struct Seq(pub u64);
+
+/// A pool's number within its store; the store remembers which name it belongs to.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct PoolId(pub u16);
+
+/// Where a post is in its life. The table of what leads where is in ARCHITECTURE.md.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+#[non_exhaustive]
+pub enum State {
+    /// Stored, waits for its due or for its next attempt.
+    Scheduled,
+    /// Claimed: handed over, or about to be.
+    InFlight,
+    /// Claimed by a process that ended before it recorded an outcome.
+    InDoubt,
+    /// Its broadcaster said that it is published. Final.
+    Delivered,
+    /// A dead letter: refused for good, or all attempts used up. Final.
+    Failed,
+    /// Its due passed by more than it allows. Final.
+    Missed,
+    /// Taken back by the host. Final.
+    Cancelled,
+}
+
+impl State {
+    /// Whether nothing more will happen to the post by itself.
+    pub const fn is_final(self) -> bool {
+        matches!(self, Self::Delivered | Self::Failed | Self::Missed | Self::Cancelled)
+    }
+}
+
+impl fmt::Display for State {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Scheduled => "scheduled",
+            Self::InFlight => "in flight",
+            Self::InDoubt => "in doubt",
+            Self::Delivered => "delivered",
+            Self::Failed => "failed",
+            Self::Missed => "missed",
+            Self::Cancelled => "cancelled",
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_id_survives_its_text_and_other_texts_are_refused() {
+        let id = PostId::new(u64::MAX - 1, Seq(42));
+        assert_eq!(id.to_string().parse(), Ok(id));
+        assert_eq!(PostId::from_u128(id.as_u128()), id);
+        for bad in ["", "12", "+f3c2a71b0de4c550000000000000007", &"f".repeat(33), "zz3c2a71b0de4c550000000000000007"] {
+            assert!(bad.parse::<PostId>().is_err(), "{bad}");
+        }
+    }
+}

@@ -1,0 +1,59 @@
+//! Every bound, in one place.
+
+use std::time::Duration;
+
+/// Longest payload of a post, in bytes, unless the builder says otherwise.
+pub const PAYLOAD_BYTES: usize = 64 << 10;
+/// The most that the builder accepts as the longest payload.
+pub const PAYLOAD_BYTES_MAX: usize = 16 << 20;
+/// Longest key, profile or pool name, in bytes.
+pub const NAME_BYTES: usize = 255;
+/// Most posts in one `schedule_all`.
+pub const BATCH_POSTS: usize = 100_000;
+/// Most bytes of payload in one `schedule_all`.
+pub const BATCH_BYTES: usize = 64 << 20;
+/// A due this long ago is still taken, as due now.
+pub const PAST_TOLERANCE: Duration = Duration::from_secs(60);
+/// First instant that can be due: 1970-01-01T00:00:00Z, in milliseconds.
+pub const DUE_MIN_MILLIS: i64 = 0;
+/// Last instant that can be due: 9999-12-31T23:59:59.999Z, in milliseconds.
+pub const DUE_MAX_MILLIS: i64 = 253_402_300_799_999;
+/// Commands waiting for the driver.
+pub const COMMANDS: usize = 16_384;
+/// Commands that the driver takes in one turn.
+pub const COMMANDS_PER_TURN: usize = 4_096;
+/// How long deliveries in flight may go on when the last handle is dropped without a shutdown.
+pub const GRACE: Duration = Duration::from_secs(10);
+/// Requests that the committer has not taken.
+pub const REQUESTS: usize = SEARCHES + COMMANDS_PER_TURN + POOLS + COMMITS_IN_FLIGHT + 2;
+/// Answers and reports that the driver has not taken.
+pub const ANSWERS: usize = 256;
+/// Orders that a worker has not taken.
+pub const ORDERS: usize = 16;
+/// Look-ups in the store under way; above it the driver takes no more commands.
+pub const SEARCHES: usize = 4_096;
+/// Bytes of posts that wait for their commit; above it the driver takes no more commands.
+pub const UNCOMMITTED_BYTES: usize = 64 << 20;
+/// Changes in one commit.
+pub const COMMIT_CHANGES: usize = 32_768;
+/// Bytes of posts in one commit, before it is closed for further ones.
+pub const COMMIT_BYTES: usize = 8 << 20;
+/// Commits handed to the committer and not yet answered.
+pub const COMMITS_IN_FLIGHT: usize = 2;
+/// Bytes that one page of a load brings.
+pub const PAGE_BYTES: usize = 2 << 20;
+/// Events that a slow listener may lag behind.
+pub const EVENTS: usize = 65_536;
+/// Pools of one scheduler.
+pub const POOLS: usize = 1_024;
+/// Shards of one pool.
+pub const SHARDS: usize = 64;
+/// Threads of one pool.
+pub const THREADS: usize = 256;
+/// Deliveries of one pool that run at the same time.
+pub const CONCURRENCY: usize = 1 << 20;
+
+const _: () = assert!(PAYLOAD_BYTES <= PAYLOAD_BYTES_MAX);
+const _: () = assert!(PAYLOAD_BYTES_MAX <= BATCH_BYTES);
+const _: () = assert!(POOLS <= u16::MAX as usize);
+const _: () = assert!(NAME_BYTES <= u8::MAX as usize);

@@ -1,0 +1,126 @@
+//! Who broadcasts, how wide and how stubbornly. Pools share nothing: one stuck network cannot delay another.
+
+mod broadcaster;
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+pub use broadcaster::{BroadcastFuture, Broadcaster, DynBroadcaster};
+
+use crate::error::{Error, Result};
+use crate::limits;
+use crate::retry::RetryPolicy;
+
+/// The dedicated workers of one network or kind of post: threads, limits and ready queues of its own.
+///
+/// ```
+/// use punctual::{Pool, Receipt, RetryPolicy};
+/// use std::time::Duration;
+///
+/// let pool = Pool::new("mastodon", |delivery: punctual::Delivery| async move {
+///         // … call the network …
+///         Ok(Receipt::new(format!("https://example.social/{}", delivery.id())))
+///     })
+///     .concurrency(500)
+///     .timeout(Duration::from_secs(30))
+///     .retry(RetryPolicy::exponential(Duration::from_secs(5)));
+/// ```
+#[must_use = "a pool does nothing until the builder gets it"]
+pub struct Pool {
+    pub(crate) name: Arc<str>,
+    pub(crate) broadcaster: Arc<dyn DynBroadcaster>,
+    pub(crate) concurrency: usize,
+    pub(crate) shards: usize,
+    pub(crate) threads: usize,
+    pub(crate) timeout: Duration,
+    pub(crate) retry: RetryPolicy,
+}
+
+impl Pool {
+    /// A pool of this name (1 to 255 bytes) for this broadcaster.
+    ///
+    /// The name is what posts say, and what the store keeps: a pool that is renamed leaves its posts behind.
+    pub fn new(name: impl Into<String>, broadcaster: impl Broadcaster) -> Self {
+        let name: String = name.into();
+        Self {
+            name: name.into(),
+            broadcaster: Arc::new(broadcaster),
+            concurrency: 256,
+            shards: 1,
+            threads: 2,
+            timeout: Duration::from_secs(60),
+            retry: RetryPolicy::default(),
+        }
+    }
+
+    /// How many deliveries may be in flight at once, 1 to 1,048,576. Default: 256. A spike goes out within its
+    /// minute if this is at least its posts × the time one takes ÷ 60 s.
+    pub fn concurrency(mut self, deliveries: usize) -> Self {
+        self.concurrency = deliveries;
+        self
+    }
+
+    /// How many shards the pool has, 1 to 64, each with a thread of its own that decides what goes next; at
+    /// most as many as the concurrency. A profile always maps to the same shard, and priorities hold within a
+    /// shard. One shard decides upon some hundred thousand deliveries a second. Default: 1.
+    pub fn shards(mut self, shards: usize) -> Self {
+        self.shards = shards;
+        self
+    }
+
+    /// How many threads call the broadcaster, and how many run its futures once they have had to wait, 1 to
+    /// 256 each. Default: 2. A broadcaster that blocks the thread it is called on gets another thread beside
+    /// it, up to the pool's concurrency.
+    pub fn threads(mut self, threads: usize) -> Self {
+        self.threads = threads;
+        self
+    }
+
+    /// How long a delivery may take, 1 ms to a day. After it the delivery is given up: its future is dropped,
+    /// its place is free, and the post is tried again by the retry policy, as a possible repeat. Default: 60 s.
+    pub fn timeout(mut self, timeout: Duration) -> Self {
+        self.timeout = timeout;
+        self
+    }
+
+    /// When failed posts are tried again. Default: [`RetryPolicy::default`].
+    pub fn retry(mut self, policy: RetryPolicy) -> Self {
+        self.retry = policy;
+        self
+    }
+
+    /// Refuses settings outside their ranges.
+    pub(crate) fn check(&self) -> Result<()> {
+        let name = self.name.len();
+        if name == 0 || name > limits::NAME_BYTES {
+            return Err(Error::InvalidName { what: "name of a pool", bytes: name, max: limits::NAME_BYTES });
+        }
+        let millis = |d: Duration| d.as_millis();
+        let settings = [
+            ("concurrency", self.concurrency as u128, 1, limits::CONCURRENCY as u128),
+            ("shards", self.shards as u128, 1, limits::SHARDS.min(self.concurrency) as u128),
+            ("threads", self.threads as u128, 1, limits::THREADS as u128),
+            ("timeout (ms)", millis(self.timeout), 1, millis(Duration::from_secs(86_400))),
+        ];
+        for (setting, value, min, max) in settings {
+            if value < min || value > max {
+                return Err(Error::InvalidSetting { of: format!("pool {:?}", self.name), setting, value, min, max });
+            }
+        }
+        Ok(())
+    }
+}
+
+impl fmt::Debug for Pool {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Pool")
+            .field("name", &self.name)
+            .field("concurrency", &self.concurrency)
+            .field("shards", &self.shards)
+            .field("threads", &self.threads)
+            .field("timeout", &self.timeout)
+            .field("retry", &self.retry)
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,148 @@
+//! The vocabulary: what the host hands in, what the store keeps, what the broadcaster gets, what came of it.
+
+mod body;
+mod change;
+mod delivery;
+mod event;
+mod outcome;
+mod status;
+
+pub use body::Body;
+pub use change::{Change, Cursor, Found, Home, Page, Record, Stored, Verdict};
+pub use delivery::Delivery;
+pub use event::Event;
+pub use outcome::{BroadcastError, Ending, Outcome, Receipt, Step};
+pub use status::{PostRef, Status};
+
+use std::fmt;
+
+use bytes::Bytes;
+use chrono::{DateTime, TimeZone, Utc};
+
+/// Which of the posts that are due goes first, within one pool. Same priority: earlier due first.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+pub struct Priority(u8);
+
+impl Priority {
+    /// Goes last.
+    pub const LOW: Self = Self(64);
+    /// The default.
+    pub const NORMAL: Self = Self(128);
+    /// Goes first.
+    pub const HIGH: Self = Self(192);
+
+    /// Any of 256 priorities; a larger number goes first. `NORMAL` is 128.
+    pub const fn new(priority: u8) -> Self {
+        Self(priority)
+    }
+
+    /// The number.
+    pub const fn get(self) -> u8 {
+        self.0
+    }
+}
+
+/// What the host schedules: a payload, the pool it goes to, and when.
+///
+/// A post is due now unless [`at`](Self::at) says otherwise.
+///
+/// ```
+/// use punctual::{Post, Priority};
+///
+/// let eight = "2030-01-07T08:00:00Z".parse::<chrono::DateTime<chrono::Utc>>()?;
+/// let post = Post::new("mastodon", "Good morning")
+///     .at(eight)
+///     .profile("@bakery@example.social")
+///     .key("campaign-17/post-3")
+///     .priority(Priority::HIGH);
+/// # Ok::<(), chrono::ParseError>(())
+/// ```
+#[derive(Clone, PartialEq, Eq)]
+#[must_use = "a post does nothing until it is scheduled"]
+pub struct Post {
+    pub(crate) pool: String,
+    pub(crate) payload: Bytes,
+    pub(crate) due: Option<DateTime<Utc>>,
+    pub(crate) or_now: bool,
+    pub(crate) profile: String,
+    pub(crate) key: Option<String>,
+    pub(crate) priority: Priority,
+    pub(crate) in_order: bool,
+}
+
+impl Post {
+    /// A post for the pool of this name, due now. The payload is yours: the engine stores it and hands it to
+    /// the broadcaster as it is, and never prints it.
+    pub fn new(pool: impl Into<String>, payload: impl Into<Vec<u8>>) -> Self {
+        Self {
+            pool: pool.into(),
+            payload: Bytes::from(payload.into()),
+            due: None,
+            or_now: false,
+            profile: String::new(),
+            key: None,
+            priority: Priority::NORMAL,
+            in_order: false,
+        }
+    }
+
+    /// Due at this instant, given in any zone. It is kept to the millisecond, rounded up, so that the post is
+    /// never early. An instant less than a minute ago is taken as now; one longer ago is refused
+    /// ([`Error::DuePast`](crate::Error::DuePast)), unless [`or_now`](Self::or_now) is called; so is one
+    /// outside the years 1970 to 9999 (UTC).
+    pub fn at<Z: TimeZone>(mut self, due: DateTime<Z>) -> Self {
+        self.due = Some(due.to_utc());
+        self
+    }
+
+    /// If the due is long past already, send at once instead of refusing.
+    pub fn or_now(mut self) -> Self {
+        self.or_now = true;
+        self
+    }
+
+    /// The account on a network that the post is published for: the unit of order and fairness. At most 255
+    /// bytes. Default: none; such posts are spread over the pool's shards.
+    pub fn profile(mut self, profile: impl Into<String>) -> Self {
+        self.profile = profile.into();
+        self
+    }
+
+    /// A name of your own for this post, 1 to 255 bytes, unique within the store. Scheduling the same key and
+    /// content again returns the same id; other content is refused
+    /// ([`Error::Conflict`](crate::Error::Conflict)). So a host that lost the answer can simply ask again.
+    /// A key is remembered as long as its post is: until the retention after its outcome.
+    pub fn key(mut self, key: impl Into<String>) -> Self {
+        self.key = Some(key.into());
+        self
+    }
+
+    /// Goes before posts of lower priority that are due and still wait in the pool.
+    pub fn priority(mut self, priority: Priority) -> Self {
+        self.priority = priority;
+        self
+    }
+
+    /// Never in flight beside another post of the same profile that asks for order too: such posts go out one
+    /// at a time, in the order of priority and due. A post that waits for its next attempt lets the others
+    /// pass. Without a profile this has no effect.
+    pub fn in_order(mut self) -> Self {
+        self.in_order = true;
+        self
+    }
+}
+
+impl fmt::Debug for Post {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Post")
+            .field("pool", &self.pool)
+            .field("profile", &self.profile)
+            .field("key", &self.key)
+            .field("due", &self.due)
+            .field("priority", &self.priority)
+            .field("in_order", &self.in_order)
+            .field("payload_bytes", &self.payload.len())
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,238 @@
+//! From settings to a running engine: everything is checked, then the store is asked, then the loops start.
+
+use std::collections::HashSet;
+use std::fmt;
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::broadcast;
+
+use super::{Scheduler, Shared};
+use crate::clock::{Bell, Clock, SystemClock};
+use crate::driver::{DeskEnd, Driver};
+use crate::engine::{Engine, PoolSettings, Settings};
+use crate::error::{Error, Result};
+use crate::inbox::inbox;
+use crate::pool::Pool;
+use crate::shard::Shard;
+use crate::store::Store;
+use crate::worker::{Crew, Worker};
+use crate::{committer, limits};
+
+/// Sets a [`Scheduler`] up. A store and at least one pool are needed; the rest has defaults.
+#[must_use = "nothing runs until `start` is called"]
+pub struct Builder {
+    store: Option<Box<dyn Store>>,
+    clock: Arc<dyn Clock>,
+    pools: Vec<Pool>,
+    horizon: Duration,
+    claim_ahead: Duration,
+    memory: usize,
+    max_payload: usize,
+    retention: Duration,
+    stall_after: Duration,
+}
+
+impl Builder {
+    pub(super) fn new() -> Self {
+        Self {
+            store: None,
+            clock: Arc::new(SystemClock::default()),
+            pools: Vec::new(),
+            horizon: Duration::from_secs(60),
+            claim_ahead: Duration::from_secs(2),
+            memory: 512 << 20,
+            max_payload: limits::PAYLOAD_BYTES,
+            retention: Duration::from_secs(86_400),
+            stall_after: Duration::from_secs(10),
+        }
+    }
+
+    /// Where posts are kept.
+    pub fn store(mut self, store: impl Store) -> Self {
+        self.store = Some(Box::new(store));
+        self
+    }
+
+    /// Where the time comes from. Default: the machine ([`SystemClock`]).
+    pub fn clock(mut self, clock: impl Clock) -> Self {
+        self.clock = Arc::new(clock);
+        self
+    }
+
+    /// Adds a pool; call it once for each. At most 1,024.
+    pub fn pool(mut self, pool: Pool) -> Self {
+        self.pools.push(pool);
+        self
+    }
+
+    /// How far ahead posts are loaded into memory, 10 s to 7 days. Default: one minute. A longer horizon bridges
+    /// longer troubles of the disk and takes more memory.
+    pub fn horizon(mut self, horizon: Duration) -> Self {
+        self.horizon = horizon;
+        self
+    }
+
+    /// How long before its due a post is claimed, 0 to 5 s. Default: 2 s. The claim is what keeps a post from
+    /// being repeated unnoticed; written ahead, it costs no time at the due.
+    pub fn claim_ahead(mut self, ahead: Duration) -> Self {
+        self.claim_ahead = ahead;
+        self
+    }
+
+    /// How many bytes of posts may be in memory, shared evenly by the pools; at least 64 KiB for each. Default:
+    /// 512 MiB. Half of it is filled ahead of time; what does not fit waits in the store and follows as memory
+    /// becomes free.
+    pub fn memory(mut self, bytes: usize) -> Self {
+        self.memory = bytes;
+        self
+    }
+
+    /// The longest payload in bytes, up to 16 MiB. Default: 64 KiB.
+    pub fn max_payload(mut self, bytes: usize) -> Self {
+        self.max_payload = bytes;
+        self
+    }
+
+    /// How long finished posts, their keys and outcomes are remembered, at least. Default: one day. They are
+    /// forgotten by whole days (UTC) of dues, once everything of that day is finished.
+    pub fn retention(mut self, retention: Duration) -> Self {
+        self.retention = retention;
+        self
+    }
+
+    /// After how long a commit that has not come back stalls the scheduler, 100 ms to 10 minutes. Default: 10 s.
+    pub fn stall_after(mut self, after: Duration) -> Self {
+        self.stall_after = after;
+        self
+    }
+
+    /// Checks everything, opens what the store holds and starts.
+    ///
+    /// Posts that fell due while nobody ran go out at once. Posts that were in flight when the last process died
+    /// are delivered again, marked as possible repeats.
+    ///
+    /// # Errors
+    /// [`Error::NoPools`], [`Error::DuplicatePool`], [`Error::InvalidName`] and [`Error::InvalidSetting`] for the
+    /// settings; [`Error::MissingPool`] if the store holds posts for a pool that was not given;
+    /// [`Error::Store`] if the store cannot be used; [`Error::Thread`]. [`Error::NoStore`] if there is none.
+    pub fn start(self) -> Result<Scheduler> {
+        self.check()?;
+        let Self { store, clock, pools, .. } = self;
+        let mut store = store.ok_or(Error::NoStore)?;
+        let names: Vec<String> = pools.iter().map(|pool| pool.name.to_string()).collect();
+        let ids = store.pools(&names)?;
+        if let Some(pool) = store.orphan(&ids)? {
+            return Err(Error::MissingPool { pool });
+        }
+
+        let mut first_shard = 0;
+        let mut pool_settings = Vec::with_capacity(pools.len());
+        for (pool, id) in pools.iter().zip(ids) {
+            let (name, shards, retry) = (Arc::clone(&pool.name), pool.shards, pool.retry);
+            pool_settings.push(PoolSettings { id, name, first_shard, shards, retry });
+            first_shard += shards;
+        }
+        let settings = Settings {
+            store: store.identity(),
+            next_seq: store.next_seq(),
+            last_commit_at: store.last_commit_at(),
+            pools: pool_settings,
+            horizon: self.horizon,
+            claim_ahead: self.claim_ahead,
+            memory: self.memory / pools.len().max(1),
+            stall_after: self.stall_after,
+            retention: self.retention,
+        };
+        let engine = Engine::new(settings, clock.now());
+
+        let bell = Bell::default();
+        let (commands_in, commands) = inbox(limits::COMMANDS, &bell);
+        let (answers_in, answers) = inbox(limits::ANSWERS, &bell);
+        let (reports_in, reports) = inbox(limits::ANSWERS, &bell);
+        let (requests_in, requests) = inbox(limits::REQUESTS, &Bell::default());
+        let (events, _) = broadcast::channel(limits::EVENTS);
+
+        let mut crews = Vec::with_capacity(pools.len());
+        let mut desks = Vec::with_capacity(first_shard);
+        for pool in &pools {
+            let crew = Arc::new(Crew::start(pool, Arc::clone(&clock)).map_err(cannot_start)?);
+            for index in 0..pool.shards {
+                // The concurrency is shared out evenly; the first shards take what is left over.
+                let share = pool.concurrency / pool.shards + usize::from(index < pool.concurrency % pool.shards);
+                let bell = Bell::default();
+                let (orders_in, orders) = inbox(limits::ORDERS, &bell);
+                let worker = Worker {
+                    shard: Shard::new(share, pool.timeout),
+                    timeout: pool.timeout,
+                    orders,
+                    reports: reports_in.clone(),
+                    bell,
+                    crew: Arc::clone(&crew),
+                };
+                let worker = worker.start(Arc::clone(&clock)).map_err(cannot_start)?;
+                desks.push(DeskEnd { orders: orders_in, worker, backlog: Vec::new() });
+            }
+            crews.push(crew);
+        }
+        let committer = committer::start(store, requests, answers_in).map_err(cannot_start)?;
+        let weak_events = events.downgrade();
+        let driver =
+            Driver { engine, bell, commands, answers, reports, store: requests_in, committer, desks, crews, events };
+        driver.start(Arc::clone(&clock)).map_err(cannot_start)?;
+
+        let pools = pools.iter().map(|pool| Arc::clone(&pool.name)).collect();
+        let shared = Shared { commands: commands_in, clock, pools, max_payload: self.max_payload, events: weak_events };
+        Ok(Scheduler { shared: Arc::new(shared) })
+    }
+
+    fn check(&self) -> Result<()> {
+        if self.store.is_none() {
+            return Err(Error::NoStore);
+        }
+        if self.pools.is_empty() {
+            return Err(Error::NoPools);
+        }
+        let mut names = HashSet::new();
+        for pool in &self.pools {
+            pool.check()?;
+            if !names.insert(&pool.name) {
+                return Err(Error::DuplicatePool { pool: pool.name.to_string() });
+            }
+        }
+        let millis = |d: Duration| d.as_millis();
+        let settings = [
+            ("pool (count)", self.pools.len() as u128, 1, limits::POOLS as u128),
+            ("horizon (ms)", millis(self.horizon), 10_000, millis(Duration::from_secs(7 * 86_400))),
+            ("claim_ahead (ms)", millis(self.claim_ahead), 0, 5_000),
+            ("memory (bytes)", self.memory as u128, (self.pools.len() << 16) as u128, usize::MAX as u128),
+            ("max_payload (bytes)", self.max_payload as u128, 1, limits::PAYLOAD_BYTES_MAX as u128),
+            ("stall_after (ms)", millis(self.stall_after), 100, 600_000),
+        ];
+        for (setting, value, min, max) in settings {
+            if value < min || value > max {
+                return Err(Error::InvalidSetting { of: "the scheduler".to_owned(), setting, value, min, max });
+            }
+        }
+        Ok(())
+    }
+}
+
+fn cannot_start(error: io::Error) -> Error {
+    Error::Thread { source: Arc::new(error) }
+}
+
+impl fmt::Debug for Builder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Builder")
+            .field("pools", &self.pools)
+            .field("horizon", &self.horizon)
+            .field("claim_ahead", &self.claim_ahead)
+            .field("memory", &self.memory)
+            .field("max_payload", &self.max_payload)
+            .field("retention", &self.retention)
+            .field("stall_after", &self.stall_after)
+            .finish_non_exhaustive()
+    }
+}

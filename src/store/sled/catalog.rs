@@ -1,0 +1,307 @@
+//! Which generations have been sorted, what they hold of each day, and what has been forgotten.
+//!
+//! ```text
+//! tree meta
+//!   t                          commit u64 | generation u32 | now i64 | next seq u64: everything up to here is sorted
+//!   g, generation BE, part BE  length u32 of the table | part of the table
+//!   x, day BE                  generation u32: what it and older ones held of the day is forgotten
+//!   p, pool BE                 name
+//! ```
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use ::sled::{Batch, Tree};
+use bytes::{Bytes, BytesMut};
+
+use crate::error::StoreError;
+use crate::id::{PoolId, Seq};
+use crate::time::Timestamp;
+
+use super::codec::{self, Kind, Reader, SEAL_BYTES};
+use super::disk::Disk;
+use super::memtable::Tallies;
+
+/// What a run of posts holds of one pool, and how many of the pool's posts ended or left in this generation.
+#[derive(Clone, PartialEq, Eq, Default, Debug)]
+pub struct Group {
+    pub pool: u16,
+    pub first: u32,
+    pub end: u32,
+    pub posts: u64,
+    pub gone: u64,
+}
+
+/// What a generation holds of one day.
+#[derive(Clone, PartialEq, Eq, Default, Debug)]
+pub struct DayTable {
+    /// Whether it is in the tree of far days, and not in one of its own.
+    pub far: bool,
+    /// Blocks of its state run.
+    pub states: u32,
+    /// When a post last ended or left.
+    pub ended: Option<Timestamp>,
+    pub groups: Vec<Group>,
+}
+
+/// What a generation holds.
+#[derive(Clone, PartialEq, Eq, Default, Debug)]
+pub struct Table {
+    pub generation: u32,
+    /// Blocks of keys, and keys in them.
+    pub key_blocks: u32,
+    pub keys: u64,
+    /// The blocks of the index in which it has entries; needed only to forget them.
+    pub index: Vec<u64>,
+    pub days: BTreeMap<u32, DayTable>,
+}
+
+impl Table {
+    fn encode(&self) -> Vec<u8> {
+        let mut out = Vec::new();
+        let numbers = [self.key_blocks.into(), self.keys, self.index.len() as u64];
+        numbers.into_iter().for_each(|number| codec::put_varint(&mut out, number));
+        let mut last = 0;
+        for block in &self.index {
+            codec::put_varint(&mut out, block.wrapping_sub(last));
+            last = *block;
+        }
+        codec::put_varint(&mut out, self.days.len() as u64);
+        for (day, DayTable { far, states, ended, groups }) in &self.days {
+            codec::put_varint(&mut out, (*day).into());
+            out.push(u8::from(*far) | u8::from(ended.is_some()) << 1);
+            codec::put_varint(&mut out, (*states).into());
+            codec::put_zigzag(&mut out, ended.map_or(0, Timestamp::micros));
+            codec::put_varint(&mut out, groups.len() as u64);
+            for Group { pool, first, end, posts, gone } in groups {
+                for number in [u64::from(*pool), u64::from(*first), u64::from(*end), *posts, *gone] {
+                    codec::put_varint(&mut out, number);
+                }
+            }
+        }
+        out
+    }
+
+    fn decode(generation: u32, bytes: &Bytes) -> Option<Self> {
+        let mut reader = Reader::new(bytes);
+        let (key_blocks, keys) = (reader.number()?, reader.varint()?);
+        let mut index = Vec::new();
+        for _ in 0..reader.varint()? {
+            let last = index.last().copied().unwrap_or(0_u64);
+            index.push(last.wrapping_add(reader.varint()?));
+        }
+        let mut days = BTreeMap::new();
+        for _ in 0..reader.varint()? {
+            let day = reader.number()?;
+            let flags = reader.u8()?;
+            let (states, ended) = (reader.number()?, reader.zigzag()?);
+            let ended = (flags & 2 != 0).then_some(Timestamp::from_micros(ended));
+            let mut groups = Vec::new();
+            for _ in 0..reader.varint()? {
+                groups.push(Group {
+                    pool: reader.number()?,
+                    first: reader.number()?,
+                    end: reader.number()?,
+                    posts: reader.varint()?,
+                    gone: reader.varint()?,
+                });
+            }
+            days.insert(day, DayTable { far: flags & 1 != 0, states, ended, groups });
+        }
+        reader.is_at_end().then_some(Self { generation, key_blocks, keys, index, days })
+    }
+}
+
+/// Everything up to this commit, the last one of this generation, is sorted.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Through {
+    pub commit: u64,
+    pub generation: u32,
+    pub now: Timestamp,
+    pub next_seq: Seq,
+}
+
+impl Through {
+    /// Nothing has been sorted.
+    pub const NOTHING: Self = Self { commit: 0, generation: 0, now: Timestamp::MIN, next_seq: Seq(1) };
+}
+
+/// The tree `meta`.
+#[derive(Clone, Debug)]
+pub struct Meta {
+    tree: Tree,
+}
+
+impl Meta {
+    pub fn open(disk: &Disk) -> Result<Self, StoreError> {
+        Ok(Self { tree: disk.tree("meta")? })
+    }
+
+    pub fn through(&self, disk: &Disk) -> Result<Through, StoreError> {
+        let Some(payload) = disk.get(&self.tree, Kind::Meta, b"t")? else { return Ok(Through::NOTHING) };
+        let mut reader = Reader::new(&payload);
+        let parts = (reader.u64(), reader.u32(), reader.i64(), reader.u64());
+        let (Some(commit), Some(generation), Some(now), Some(next_seq)) = parts else {
+            return Err(disk.damaged("the record of what is sorted"));
+        };
+        Ok(Through { commit, generation, now: Timestamp::from_micros(now), next_seq: Seq(next_seq) })
+    }
+
+    /// Makes a generation a sorted one, in one step.
+    pub fn add(&self, disk: &Disk, table: &Table, through: Through, block_bytes: usize) -> Result<(), StoreError> {
+        let mut batch = Batch::default();
+        let mut put = |key: &[u8], payload: &[u8]| batch.insert(key, codec::seal(Kind::Meta, key, payload));
+        let bytes = table.encode();
+        for (part, piece) in bytes.chunks(block_bytes - SEAL_BYTES - 4).enumerate() {
+            let payload = [&(bytes.len() as u32).to_le_bytes()[..], piece].concat();
+            put(&table_key(table.generation, part as u16), &payload);
+        }
+        let Through { commit, generation, now, next_seq } = through;
+        let mut payload = commit.to_le_bytes().to_vec();
+        payload.extend_from_slice(&generation.to_le_bytes());
+        payload.extend_from_slice(&now.micros().to_le_bytes());
+        payload.extend_from_slice(&next_seq.0.to_le_bytes());
+        put(b"t", &payload);
+        disk.apply(&self.tree, batch)
+    }
+
+    /// All tables, with what is forgotten left out of them; the forgotten days.
+    pub fn tables(&self, disk: &Disk) -> Result<(Vec<Table>, BTreeMap<u32, u32>), StoreError> {
+        let mut forgotten = BTreeMap::new();
+        for item in disk.range(&self.tree, Kind::Meta, b"x".to_vec()..b"y".to_vec()) {
+            let (key, payload) = item?;
+            let day = key.get(1..).and_then(|day| day.try_into().ok()).map(u32::from_be_bytes);
+            let (Some(day), Some(generation)) = (day, Reader::new(&payload).u32()) else {
+                return Err(disk.damaged("the record of a forgotten day"));
+            };
+            forgotten.insert(day, generation);
+        }
+        let mut parts = BTreeMap::<u32, (usize, BytesMut)>::new();
+        for item in disk.range(&self.tree, Kind::Meta, b"g".to_vec()..b"h".to_vec()) {
+            let (key, payload) = item?;
+            let generation = key.get(1..5).and_then(|bytes| bytes.try_into().ok()).map(u32::from_be_bytes);
+            let mut reader = Reader::new(&payload);
+            let (Some(generation), Some(len), Some(piece)) = (generation, reader.u32(), reader.rest()) else {
+                return Err(disk.damaged("the table of a generation"));
+            };
+            let (whole, bytes) = parts.entry(generation).or_default();
+            *whole = len as usize;
+            bytes.extend_from_slice(&piece);
+        }
+        let mut tables = Vec::with_capacity(parts.len());
+        for (generation, (len, bytes)) in parts {
+            let table = Table::decode(generation, &bytes.freeze()).filter(|table| table.encode().len() == len);
+            let mut table = table.ok_or_else(|| disk.damaged(format!("the table of generation {generation}")))?;
+            table.days.retain(|day, _| forgotten.get(day).is_none_or(|through| *through < generation));
+            tables.push(table);
+        }
+        Ok((tables, forgotten))
+    }
+
+    pub fn forget_day(&self, disk: &Disk, day: u32, through: u32) -> Result<(), StoreError> {
+        self.put(disk, &day_key(day), &through.to_le_bytes())
+    }
+
+    /// Removes what is kept about a generation of which nothing is left.
+    pub fn remove_table(&self, disk: &Disk, generation: u32) -> Result<(), StoreError> {
+        let mut batch = Batch::default();
+        for item in disk.range(&self.tree, Kind::Meta, table_key(generation, 0).to_vec()..) {
+            let (key, _) = item?;
+            if key.get(..5) != table_key(generation, 0).get(..5) {
+                break;
+            }
+            batch.remove(key);
+        }
+        disk.apply(&self.tree, batch)
+    }
+
+    /// Removes the note that a day is forgotten: no generation is left that held something of it.
+    pub fn remove_forgotten(&self, disk: &Disk, days: impl Iterator<Item = u32>) -> Result<(), StoreError> {
+        let mut batch = Batch::default();
+        days.for_each(|day| batch.remove(&day_key(day)));
+        disk.apply(&self.tree, batch)
+    }
+
+    pub fn pools(&self, disk: &Disk) -> Result<Vec<String>, StoreError> {
+        let mut pools = Vec::new();
+        for item in disk.range(&self.tree, Kind::Meta, b"p".to_vec()..b"q".to_vec()) {
+            let (key, payload) = item?;
+            let name = String::from_utf8(payload.to_vec()).ok();
+            let name = name.filter(|_| *key == pool_key(pools.len() as u16));
+            pools.push(name.ok_or_else(|| disk.damaged("the names of the pools"))?);
+        }
+        Ok(pools)
+    }
+
+    pub fn add_pool(&self, disk: &Disk, id: PoolId, name: &str) -> Result<(), StoreError> {
+        self.put(disk, &pool_key(id.0), name.as_bytes())
+    }
+
+    fn put(&self, disk: &Disk, key: &[u8], payload: &[u8]) -> Result<(), StoreError> {
+        let mut batch = Batch::default();
+        batch.insert(key, codec::seal(Kind::Meta, key, payload));
+        disk.apply(&self.tree, batch)
+    }
+}
+
+fn table_key(generation: u32, part: u16) -> [u8; 7] {
+    let [a, b, c, d] = generation.to_be_bytes();
+    let [e, f] = part.to_be_bytes();
+    [b'g', a, b, c, d, e, f]
+}
+
+fn day_key(day: u32) -> [u8; 5] {
+    let [a, b, c, d] = day.to_be_bytes();
+    [b'x', a, b, c, d]
+}
+
+fn pool_key(pool: u16) -> [u8; 3] {
+    let [a, b] = pool.to_be_bytes();
+    [b'p', a, b]
+}
+
+/// The sorted generations, by day.
+#[derive(Debug, Default)]
+pub struct Catalog {
+    days: BTreeMap<u32, BTreeMap<u32, DayTable>>,
+}
+
+impl Catalog {
+    /// Takes in a table, without counting what is in it.
+    pub fn add(&mut self, table: Table) {
+        for (day, held) in table.days {
+            self.days.entry(day).or_default().insert(table.generation, held);
+        }
+    }
+
+    /// What generations hold of this day, oldest first.
+    pub fn of_day(&self, day: u32) -> impl DoubleEndedIterator<Item = (u32, &DayTable)> {
+        self.days.get(&day).into_iter().flatten().map(|(generation, held)| (*generation, held))
+    }
+
+    pub fn get(&self, day: u32, generation: u32) -> Option<&DayTable> {
+        self.days.get(&day)?.get(&generation)
+    }
+
+    /// Forgets a day; the last generation that held something of it.
+    pub fn forget(&mut self, day: u32) -> Option<u32> {
+        self.days.remove(&day)?.into_keys().next_back()
+    }
+}
+
+/// Counts what the tables hold: first all that came, then all that went. False if more went than came.
+pub fn count(tables: &[Table], tallies: &mut Tallies) -> bool {
+    let groups = || {
+        let days = tables.iter().flat_map(|table| &table.days);
+        days.flat_map(|(day, held)| held.groups.iter().map(move |group| (*day, group)))
+    };
+    groups().for_each(|(day, group)| tallies.add(PoolId(group.pool), day, group.posts));
+    for (day, held) in tables.iter().flat_map(|table| &table.days) {
+        held.ended.into_iter().for_each(|ended| tallies.ended_at(*day, ended));
+    }
+    groups().all(|(day, group)| tallies.subtract(PoolId(group.pool), day, group.gone))
+}
+
+/// The days of which generations hold something.
+pub fn days(tables: &[Table]) -> BTreeSet<u32> {
+    tables.iter().flat_map(|table| table.days.keys().copied()).collect()
+}

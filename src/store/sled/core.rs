@@ -1,0 +1,356 @@
+//! The open store: commits, generations that grow and are handed to the sorter, and what is forgotten.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use ::sled::Tree;
+use roaring::RoaringTreemap;
+use rustc_hash::FxHashMap;
+
+use crate::error::StoreError;
+use crate::id::{PoolId, Seq};
+use crate::post::{Change, Home, Record, Verdict};
+use crate::time::Timestamp;
+
+use super::Sizes;
+use super::catalog::{Catalog, Meta};
+use super::codec::Kind;
+use super::disk::Disk;
+use super::files::{Folder, Witness};
+use super::index::Index;
+use super::journal::{CommitWriter, Entry, Journal};
+use super::keys::{KeyCatalog, Keys};
+use super::load::Bookmark;
+use super::memtable::{Frozen, Memtable, Tallies};
+use super::run::{Run, RunReader};
+use super::sorter::{self, Done, Job, Sorter};
+use super::state::{self, DayState, Days, StateEntry};
+
+/// Generations that may wait for the sorter; with more, commits wait too.
+const FROZEN: usize = 2;
+
+/// Everything that an open store consists of. Fields are dropped in this order: the sorter before the database,
+/// the lock last.
+#[derive(Debug)]
+pub struct Core {
+    pub(super) sorter: Sorter,
+    pub(super) journal: Journal,
+    /// The trees of days that were read lately; `None` stands for the far ones.
+    pub(super) trees: FxHashMap<Option<u32>, Tree>,
+    pub(super) meta: Meta,
+    pub(super) index: Index,
+    pub(super) keys: Keys,
+    pub(super) disk: Arc<Disk>,
+    pub(super) witness: Witness,
+    pub(super) sizes: Sizes,
+    pub(super) catalog: Catalog,
+    pub(super) key_catalog: KeyCatalog,
+    pub(super) current: Memtable,
+    /// Generations that are being sorted, or wait for it; oldest first.
+    pub(super) frozen: VecDeque<Arc<Frozen>>,
+    pub(super) tallies: Tallies,
+    pub(super) days: Days,
+    /// Posts that this process has claimed.
+    pub(super) own: RoaringTreemap,
+    pub(super) bookmarks: FxHashMap<PoolId, Bookmark>,
+    pub(super) pools: Vec<String>,
+    pub(super) commit: u64,
+    pub(super) next_seq: Seq,
+    /// From here on no number was used when the oldest unsorted generation began.
+    pub(super) unsorted_from: VecDeque<Seq>,
+    /// When an earlier process committed last.
+    pub(super) last_commit_at: Timestamp,
+    /// What ended before this is forgotten.
+    pub(super) forget_before: Timestamp,
+    pub(super) folder: Folder,
+}
+
+impl Core {
+    pub fn pools(&mut self, names: &[String]) -> Result<Vec<PoolId>, StoreError> {
+        let known = self.pools.len();
+        let mut ids = Vec::with_capacity(names.len());
+        for name in names {
+            let place = self.pools.iter().position(|pool| pool == name).unwrap_or(self.pools.len());
+            let id = PoolId(place as u16);
+            if place == self.pools.len() {
+                self.meta.add_pool(&self.disk, id, name)?;
+                self.pools.push(name.clone());
+            }
+            ids.push(id);
+        }
+        if self.pools.len() > known {
+            self.disk.make_durable()?;
+        }
+        Ok(ids)
+    }
+
+    pub fn orphan(&self, bound: &[PoolId]) -> Option<String> {
+        let orphan = self.tallies.pools().into_iter().find(|pool| !bound.contains(pool))?;
+        self.pools.get(usize::from(orphan.0)).cloned()
+    }
+
+    pub fn commit(&mut self, now: Timestamp, changes: Vec<Change>) -> Result<Vec<Verdict>, StoreError> {
+        self.poll()?;
+        let mut commit = CommitWriter::new(now);
+        let mut verdicts = Vec::new();
+        let mut full = None;
+        for change in changes {
+            match change {
+                Change::Schedule(records) => {
+                    if full.is_none() {
+                        full = Some(self.full()?);
+                    }
+                    verdicts.push(match &full {
+                        Some(Some(error)) => self.refuse(&records, error.clone()),
+                        _ => self.schedule(now, records, &mut commit)?,
+                    });
+                }
+                Change::Claim { home, attempt } => {
+                    if let Some(day) = self.live_day(home)? {
+                        day.forget_claim(home.seq);
+                        self.own.insert(home.seq.0);
+                        commit.claim(home, attempt);
+                        self.apply(now, Entry::Claim { home, attempt });
+                    }
+                }
+                Change::Release { home } => {
+                    if let Some(day) = self.live_day(home)? {
+                        day.forget_claim(home.seq);
+                        self.own.remove(home.seq.0);
+                        commit.release(home);
+                        self.apply(now, Entry::Release { home });
+                    }
+                }
+                Change::Move { from, to } => {
+                    let generation = self.current.generation;
+                    let is_replaced = self.current.posts.contains_key(&from.seq);
+                    if let Some(day) = self.live_day(from)? {
+                        day.forget_claim(from.seq);
+                        if !is_replaced {
+                            day.leave(from.seq, generation);
+                        }
+                        self.own.remove(from.seq.0);
+                        commit.shift(from, &to);
+                        self.apply(now, Entry::Move { from, to: *to });
+                    }
+                }
+                Change::Settle { home, attempts, outcome } => {
+                    if let Some(day) = self.live_day(home)? {
+                        day.settle(home.seq);
+                        self.own.remove(home.seq.0);
+                        commit.settle(home, attempts, &outcome);
+                        self.apply(now, Entry::Settle { home, attempts, outcome });
+                    }
+                }
+            }
+        }
+        self.commit += 1;
+        self.journal.write(&self.disk, self.commit, commit, self.next_seq)?;
+        let noted = self.witness.note(self.commit);
+        noted.map_err(|error| self.disk.io_error("write the witness of", error))?;
+        self.current.ends_with(self.commit, now, self.next_seq);
+        if self.current.bytes >= self.sizes.generation_bytes || self.current.marks.len() >= self.sizes.generation_marks
+        {
+            self.rotate()?;
+        }
+        Ok(verdicts)
+    }
+
+    fn apply(&mut self, now: Timestamp, entry: Entry) {
+        self.tallies.apply(now, &entry);
+        self.current.apply(now, entry);
+    }
+
+    /// Why no new posts can be taken, if they cannot.
+    fn full(&self) -> Result<Option<StoreError>, StoreError> {
+        let (free, reserve) = (self.disk.free()?, self.disk.reserve.load(Ordering::Relaxed));
+        Ok((free < reserve).then(|| StoreError::Full { path: self.disk.path().to_owned(), free, reserve }))
+    }
+
+    fn refuse(&mut self, records: &[Record], error: StoreError) -> Verdict {
+        self.use_numbers(records);
+        Verdict::Refused(error)
+    }
+
+    fn use_numbers(&mut self, records: &[Record]) {
+        let last = records.iter().map(|record| record.seq.0).max();
+        self.next_seq = last.map_or(self.next_seq, |last| self.next_seq.max(Seq(last + 1)));
+    }
+
+    fn schedule(
+        &mut self,
+        now: Timestamp,
+        records: Vec<Record>,
+        commit: &mut CommitWriter,
+    ) -> Result<Verdict, StoreError> {
+        self.use_numbers(&records);
+        let mut seqs = Vec::with_capacity(records.len());
+        let mut unit = FxHashMap::<&str, (Seq, u64)>::default();
+        for (index, record) in records.iter().enumerate() {
+            let Some(key) = record.body.key() else {
+                seqs.push(record.seq);
+                continue;
+            };
+            let print = record.body.fingerprint();
+            let known = match unit.get(key) {
+                Some(known) => Some(*known),
+                None => self.find_key(key)?.map(|found| (found.record().seq, found.record().body.fingerprint())),
+            };
+            match known {
+                Some((existing, other)) if other != print => return Ok(Verdict::Conflict { index, existing }),
+                Some((existing, _)) => seqs.push(existing),
+                None => {
+                    unit.insert(key, (record.seq, print));
+                    seqs.push(record.seq);
+                }
+            }
+        }
+        drop(unit);
+        for (record, seq) in records.into_iter().zip(&seqs) {
+            if record.seq == *seq {
+                commit.post(&record);
+                self.apply(now, Entry::Post(record));
+            }
+        }
+        Ok(Verdict::Stored(seqs))
+    }
+
+    /// The state of the day of this home, if a live post is there.
+    fn live_day(&mut self, home: Home) -> Result<Option<&mut DayState>, StoreError> {
+        let memtables = [&self.current].into_iter().chain(self.frozen.iter().rev().map(|frozen| &frozen.table));
+        let held = memtables.into_iter().find_map(|table| table.posts.get(&home.seq));
+        let known = match held {
+            Some(record) => record.home() == home,
+            None => self.unsorted_from.front().is_none_or(|from| home.seq < *from),
+        };
+        if !known {
+            return Ok(None);
+        }
+        let state = self.day_state(state::day(home.at))?;
+        Ok((!state.is_settled(home.seq)).then_some(state))
+    }
+
+    /// The state of this day; put together if it is not at hand.
+    pub(super) fn day_state(&mut self, day: u32) -> Result<&mut DayState, StoreError> {
+        if self.days.get(day).is_none() {
+            let state = self.gather_day(day)?;
+            self.days.insert(day, state);
+        }
+        self.days.get_mut(day).ok_or(StoreError::Poisoned)
+    }
+
+    fn gather_day(&mut self, day: u32) -> Result<DayState, StoreError> {
+        let mut state = DayState::default();
+        for (generation, blocks) in self.state_runs(day) {
+            let run = self.run(day, Kind::States, generation)?;
+            let mut reader = RunReader::new(run, 0, blocks);
+            while let Some(at) = reader.advance(&self.disk)? {
+                let entry = state::read_entry(&reader.content(&self.disk)?);
+                let entry = entry.ok_or_else(|| reader.damaged(&self.disk))?;
+                state.take_in(at.seq, generation, &entry, &self.own);
+            }
+        }
+        for table in self.frozen.iter().map(|frozen| &frozen.table).chain([&self.current]) {
+            if !table.days.contains(&day) {
+                continue;
+            }
+            for (seq, _) in table.moved.iter().filter(|(_, from)| state::day(from.at) == day) {
+                state.take_in(*seq, table.generation, &StateEntry::Moved, &self.own);
+            }
+            for (seq, mark) in table.marks.iter().filter(|(_, mark)| mark.day == day) {
+                state.take_mark(*seq, &mark.what, &self.own);
+            }
+        }
+        Ok(state)
+    }
+
+    /// Generations with a state run for this day, oldest first, and the blocks of these.
+    pub(super) fn state_runs(&self, day: u32) -> Vec<(u32, u32)> {
+        let held = self.catalog.of_day(day).filter(|(_, held)| held.states > 0);
+        held.map(|(generation, held)| (generation, held.states)).collect()
+    }
+
+    /// A run of a sorted generation.
+    pub(super) fn run(&mut self, day: u32, kind: Kind, generation: u32) -> Result<Run, StoreError> {
+        let far = self.catalog.get(day, generation).is_some_and(|held| held.far);
+        let place = (!far).then_some(day);
+        if let Some(tree) = self.trees.get(&place) {
+            return Ok(Run { tree: tree.clone(), kind, day, generation });
+        }
+        let name = place.map_or_else(|| sorter::FAR.to_owned(), sorter::day_tree);
+        let tree = self.disk.tree(&name)?;
+        self.trees.insert(place, tree.clone());
+        Ok(Run { tree, kind, day, generation })
+    }
+
+    /// Hands the current generation to the sorter and begins the next one.
+    fn rotate(&mut self) -> Result<(), StoreError> {
+        while self.frozen.len() >= FROZEN {
+            self.wait()?;
+        }
+        let next = self.current.generation + 1;
+        self.journal = Journal::open(&self.disk, next, self.sizes.block_bytes)?;
+        let following = Memtable::starting(next, self.current.through());
+        let table = std::mem::replace(&mut self.current, following);
+        self.unsorted_from.push_back(self.next_seq);
+        self.freeze(table);
+        Ok(())
+    }
+
+    pub(super) fn freeze(&mut self, table: Memtable) {
+        let frozen = Arc::new(Frozen::new(table));
+        self.frozen.push_back(Arc::clone(&frozen));
+        self.sorter.ask(Job::Sort(frozen));
+    }
+
+    /// Takes in what the sorter has done.
+    pub(super) fn poll(&mut self) -> Result<(), StoreError> {
+        while let Some(done) = self.sorter.poll() {
+            self.take_in(done?);
+        }
+        Ok(())
+    }
+
+    /// Waits for the sorter's next job.
+    fn wait(&mut self) -> Result<(), StoreError> {
+        let done = self.sorter.wait().unwrap_or(Err(StoreError::Poisoned))?;
+        self.take_in(done);
+        Ok(())
+    }
+
+    fn take_in(&mut self, done: Done) {
+        match done {
+            Done::Sorted(table) => {
+                self.frozen.pop_front();
+                self.unsorted_from.pop_front();
+                self.key_catalog.add(table.generation, table.key_blocks, table.keys);
+                self.catalog.add(table);
+            }
+            Done::Forgotten(generations) => generations.into_iter().for_each(|gone| self.key_catalog.remove(gone)),
+        }
+    }
+
+    pub fn tidy(&mut self, now: Timestamp, retention: Duration) -> Result<bool, StoreError> {
+        self.poll()?;
+        self.forget_before = self.forget_before.max(now.before(retention));
+        let Some(day) = self.tallies.over(self.forget_before) else { return Ok(false) };
+        // What is to be forgotten must have been sorted: a day is dropped as a whole, a journal never in part.
+        if self.current.days.contains(&day) {
+            self.rotate()?;
+        }
+        while self.frozen.iter().any(|frozen| frozen.table.days.contains(&day)) {
+            self.wait()?;
+        }
+        self.tallies.forget(day);
+        self.days.remove(day);
+        self.trees.remove(&Some(day));
+        if let Some(through) = self.catalog.forget(day) {
+            self.meta.forget_day(&self.disk, day, through)?;
+            self.disk.make_durable()?;
+            self.sorter.ask(Job::Forget(vec![day]));
+        }
+        Ok(self.tallies.over(self.forget_before).is_some())
+    }
+}

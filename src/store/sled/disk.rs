@@ -1,0 +1,160 @@
+//! sled, with what it lacks: a flush that survives power loss, values that are checked, errors that are ours.
+
+use std::fmt::Display;
+use std::fs::File;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use ::sled::{Batch, Db, Tree};
+use bytes::Bytes;
+
+use crate::error::StoreError;
+
+use super::codec::{self, Kind, SEAL_BYTES};
+
+/// Most bytes that are given to sled in one batch, where a batch may be cut.
+const BATCH_BYTES: usize = 1 << 20;
+
+/// The open database.
+#[derive(Debug)]
+pub struct Disk {
+    db: Db,
+    /// Our own handle of sled's log: sled itself never makes it durable on time.
+    log: File,
+    path: PathBuf,
+    /// Free bytes below which no new posts are taken.
+    pub reserve: AtomicU64,
+}
+
+impl Disk {
+    pub fn new(db: Db, log: File, path: PathBuf) -> Self {
+        Self { db, log, path, reserve: AtomicU64::new(super::RESERVE_BYTES) }
+    }
+
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Makes everything written so far survive the loss of power.
+    pub fn make_durable(&self) -> Result<(), StoreError> {
+        self.db.flush().map_err(|error| self.error("flush", error))?;
+        self.log.sync_data().map_err(|error| self.io_error("sync", error))
+    }
+
+    pub fn tree(&self, name: &str) -> Result<Tree, StoreError> {
+        self.db.open_tree(name).map_err(|error| self.error("open a tree of", error))
+    }
+
+    pub fn drop_tree(&self, name: &str) -> Result<(), StoreError> {
+        self.db.drop_tree(name).map(drop).map_err(|error| self.error("drop a tree of", error))
+    }
+
+    /// The names of all trees, sled's own one left out.
+    pub fn tree_names(&self) -> Vec<String> {
+        let names = self.db.tree_names().into_iter();
+        names.filter_map(|name| String::from_utf8(name.to_vec()).ok()).filter(|name| !name.starts_with("__")).collect()
+    }
+
+    pub fn apply(&self, tree: &Tree, batch: Batch) -> Result<(), StoreError> {
+        tree.apply_batch(batch).map_err(|error| self.error("write to", error))
+    }
+
+    /// The payload under this key, checked.
+    pub fn get(&self, tree: &Tree, kind: Kind, key: &[u8]) -> Result<Option<Bytes>, StoreError> {
+        let block = tree.get(key).map_err(|error| self.error("read", error))?;
+        block.map(|block| self.open_block(kind, key, &block)).transpose()
+    }
+
+    /// All payloads whose keys lie in the range, checked, in order.
+    pub fn range(
+        &self,
+        tree: &Tree,
+        kind: Kind,
+        range: impl std::ops::RangeBounds<Vec<u8>>,
+    ) -> impl DoubleEndedIterator<Item = Result<(::sled::IVec, Bytes), StoreError>> {
+        let range = (range.start_bound().cloned(), range.end_bound().cloned());
+        tree.range::<Vec<u8>, _>(range).map(move |item| {
+            let (key, block) = item.map_err(|error| self.error("read", error))?;
+            let payload = self.open_block(kind, &key, &block)?;
+            Ok((key, payload))
+        })
+    }
+
+    fn open_block(&self, kind: Kind, key: &[u8], block: &[u8]) -> Result<Bytes, StoreError> {
+        match codec::unseal(kind, key, block) {
+            Some(payload) => Ok(Bytes::copy_from_slice(payload)),
+            None => Err(self.damaged(format!("the {kind:?} block {key:02x?} has a wrong checksum"))),
+        }
+    }
+
+    pub fn damaged(&self, what: impl Display) -> StoreError {
+        StoreError::Damaged { path: self.path.clone(), what: what.to_string() }
+    }
+
+    pub fn error(&self, doing: &'static str, error: ::sled::Error) -> StoreError {
+        from_sled(&self.path, doing, error, self.reserve.load(Ordering::Relaxed))
+    }
+
+    pub fn io_error(&self, doing: &'static str, error: io::Error) -> StoreError {
+        from_io(&self.path, doing, error, self.reserve.load(Ordering::Relaxed))
+    }
+
+    /// Bytes free on the disk.
+    pub fn free(&self) -> Result<u64, StoreError> {
+        fs4::available_space(&self.path).map_err(|error| self.io_error("ask for the free space of", error))
+    }
+}
+
+pub fn from_sled(path: &Path, doing: &'static str, error: ::sled::Error, reserve: u64) -> StoreError {
+    match error {
+        ::sled::Error::Io(error) => from_io(path, doing, error, reserve),
+        other => StoreError::Damaged { path: path.to_owned(), what: other.to_string() },
+    }
+}
+
+pub fn from_io(path: &Path, doing: &'static str, error: io::Error, reserve: u64) -> StoreError {
+    let path = path.to_owned();
+    match error.kind() {
+        io::ErrorKind::StorageFull | io::ErrorKind::FileTooLarge | io::ErrorKind::QuotaExceeded => {
+            let free = fs4::available_space(&path).unwrap_or(0);
+            StoreError::Full { path, free, reserve }
+        }
+        _ => StoreError::Io { path, doing, source: Arc::new(error) },
+    }
+}
+
+/// Writes blocks to one tree, many at a time.
+#[derive(Debug)]
+pub struct Blocks<'a> {
+    disk: &'a Disk,
+    tree: Tree,
+    kind: Kind,
+    batch: Batch,
+    bytes: usize,
+}
+
+impl<'a> Blocks<'a> {
+    pub fn new(disk: &'a Disk, tree: Tree, kind: Kind) -> Self {
+        Self { disk, tree, kind, batch: Batch::default(), bytes: 0 }
+    }
+
+    /// Adds a block; what was added before may be written now.
+    pub fn put(&mut self, key: &[u8], payload: &[u8]) -> Result<(), StoreError> {
+        self.add(key, payload);
+        if self.bytes >= BATCH_BYTES { self.write() } else { Ok(()) }
+    }
+
+    /// Adds a block that is written together with all others since the last [`write`](Self::write).
+    pub fn add(&mut self, key: &[u8], payload: &[u8]) {
+        self.bytes += SEAL_BYTES + payload.len();
+        self.batch.insert(key, codec::seal(self.kind, key, payload));
+    }
+
+    /// Writes what was added, all or nothing.
+    pub fn write(&mut self) -> Result<(), StoreError> {
+        self.bytes = 0;
+        self.disk.apply(&self.tree, std::mem::take(&mut self.batch))
+    }
+}

@@ -1,0 +1,166 @@
+//! Opening: the guards before sled, sled itself, and everything that is in memory rebuilt and checked.
+
+use std::collections::VecDeque;
+use std::fs::OpenOptions;
+use std::path::Path;
+use std::sync::Arc;
+
+use roaring::RoaringTreemap;
+
+use crate::error::StoreError;
+use crate::id::Seq;
+use crate::time::Timestamp;
+
+use super::catalog::{self, Catalog, Meta, Table, Through};
+use super::core::Core;
+use super::disk::{self, Disk};
+use super::files::Folder;
+use super::index::Index;
+use super::journal::{self, Commit, Journal};
+use super::keys::{KeyCatalog, Keys};
+use super::memtable::{Memtable, Tallies};
+use super::sorter::{Job, Sorter};
+use super::state::Days;
+use super::{RESERVE_BYTES, Sizes};
+
+const CACHE_BYTES: u64 = 64 << 20;
+/// sled's own background flush, which also drives its garbage collection.
+const FLUSH_EVERY_MS: u64 = 500;
+
+/// Opens the store; the store and its identity.
+pub fn open(path: &Path, sizes: Sizes) -> Result<(Core, u64), StoreError> {
+    let folder = Folder::enter(path)?;
+    folder.prepare()?;
+    let db = match open_sled(&folder) {
+        // Room was kept for this: sled writes when it opens.
+        Err(error) if is_full(&disk::from_sled(path, "open", error.clone(), 0)) && folder.drop_ballast() => {
+            open_sled(&folder)
+        }
+        opened => opened,
+    };
+    let db = db.map_err(|error| disk::from_sled(path, "open", error, RESERVE_BYTES))?;
+    let log = OpenOptions::new().read(true).write(true).open(folder.log());
+    let log = log.map_err(|error| disk::from_io(path, "open the log of", error, RESERVE_BYTES))?;
+    folder.make_durable()?;
+    folder.take_ballast();
+    let disk = Arc::new(Disk::new(db, log, path.to_owned()));
+    let identity = folder.identity();
+    Ok((rebuild(folder, disk, sizes)?, identity))
+}
+
+fn is_full(error: &StoreError) -> bool {
+    matches!(error, StoreError::Full { .. })
+}
+
+fn open_sled(folder: &Folder) -> Result<::sled::Db, ::sled::Error> {
+    let config = ::sled::Config::default().path(folder.sled());
+    config.cache_capacity(CACHE_BYTES).flush_every_ms(Some(FLUSH_EVERY_MS)).open()
+}
+
+fn rebuild(folder: Folder, disk: Arc<Disk>, sizes: Sizes) -> Result<Core, StoreError> {
+    let meta = Meta::open(&disk)?;
+    let through = meta.through(&disk)?;
+    let (tables, forgotten) = meta.tables(&disk)?;
+    if tables.iter().any(|table| table.generation > through.generation) {
+        return Err(disk.damaged("a generation is sorted that was not begun"));
+    }
+    let mut tallies = Tallies::default();
+    if !catalog::count(&tables, &mut tallies) {
+        return Err(disk.damaged("more posts ended than were stored"));
+    }
+    let present = catalog::days(&tables);
+    let half_forgotten: Vec<u32> = forgotten.into_keys().filter(|day| !present.contains(day)).collect();
+    let (catalog, key_catalog) = catalogs(tables);
+
+    let mut unsorted = replay(&disk, through, sizes, &mut tallies)?;
+    let (current, journal) = match unsorted.pop_back() {
+        Some(last) => last,
+        None => {
+            let generation = through.generation + 1;
+            (Memtable::starting(generation, through), Journal::open(&disk, generation, sizes.block_bytes)?)
+        }
+    };
+    let mut unsorted_from: VecDeque<Seq> = [through.next_seq].into();
+    unsorted_from.extend(unsorted.iter().map(|(table, _)| table.next_seq));
+    let mut witness = folder.witness()?;
+    let witnessed = witness.last().map_err(|error| disk.io_error("read the witness of", error))?;
+    if current.commit < witnessed {
+        return Err(disk.damaged(format!("commit {witnessed} was made, but {} is the last one found", current.commit)));
+    }
+
+    let mut sorter = Sorter::start(Arc::clone(&disk), sizes)?;
+    if !half_forgotten.is_empty() {
+        sorter.ask(Job::Forget(half_forgotten));
+    }
+    let mut core = Core {
+        sorter,
+        journal,
+        trees: Default::default(),
+        index: Index::open(&disk)?,
+        keys: Keys::open(&disk)?,
+        witness,
+        sizes,
+        catalog,
+        key_catalog,
+        frozen: VecDeque::new(),
+        tallies,
+        days: Days::default(),
+        own: RoaringTreemap::new(),
+        bookmarks: Default::default(),
+        pools: meta.pools(&disk)?,
+        commit: current.commit,
+        next_seq: current.next_seq,
+        unsorted_from,
+        last_commit_at: current.latest,
+        forget_before: Timestamp::MIN,
+        folder,
+        meta,
+        disk,
+        current,
+    };
+    unsorted.into_iter().for_each(|(table, _)| core.freeze(table));
+    Ok(core)
+}
+
+fn catalogs(tables: Vec<Table>) -> (Catalog, KeyCatalog) {
+    let (mut catalog, mut keys) = (Catalog::default(), KeyCatalog::default());
+    for table in tables {
+        keys.add(table.generation, table.key_blocks, table.keys);
+        catalog.add(table);
+    }
+    (catalog, keys)
+}
+
+/// Reads the journals of all generations that are not sorted, oldest first.
+fn replay(
+    disk: &Disk,
+    through: Through,
+    sizes: Sizes,
+    tallies: &mut Tallies,
+) -> Result<VecDeque<(Memtable, Journal)>, StoreError> {
+    let mut generations: Vec<u32> = disk.tree_names().iter().filter_map(|name| journal::generation(name)).collect();
+    generations.sort_unstable();
+    let mut unsorted = VecDeque::new();
+    let mut last = through;
+    for generation in generations {
+        if generation <= through.generation {
+            disk.drop_tree(&journal::tree_name(generation))?;
+            continue;
+        }
+        if generation != last.generation + 1 {
+            return Err(disk.damaged(format!("the journal of generation {} is missing", last.generation + 1)));
+        }
+        let mut table = Memtable::starting(generation, last);
+        let mut journal = Journal::open(disk, generation, sizes.block_bytes)?;
+        journal.replay(disk, last.commit + 1, |number, Commit { now, entries, next_seq }| {
+            for entry in entries {
+                tallies.apply(now, &entry);
+                table.apply(now, entry);
+            }
+            table.ends_with(number, now, next_seq);
+        })?;
+        last = table.through();
+        unsorted.push_back((table, journal));
+    }
+    Ok(unsorted)
+}

@@ -1,0 +1,310 @@
+//! Runs: sorted entries packed into blocks, one run for each day and generation, in groups that begin with a
+//! block of their own.
+//!
+//! ```text
+//! key    day u32 BE | kind u8 | generation u32 BE | block u32 BE
+//! block  0 u8 | first at i64, seq u64 | count u16 | entries: at step, seq step zigzag, length varint, content
+//!     or 1 u8 | at i64, seq u64 | part u32, parts u32 | part of the content of one long entry
+//! ```
+
+use ::sled::Tree;
+use bytes::{Bytes, BytesMut};
+
+use crate::error::StoreError;
+use crate::id::Seq;
+use crate::post::Cursor;
+use crate::time::Timestamp;
+
+use super::codec::{self, Kind, Reader};
+use super::disk::{Blocks, Disk};
+
+const HEADER_BYTES: usize = 1 + 16;
+/// More than an entry has before its content.
+const ENTRY_BYTES: usize = 10 + 10 + 5;
+
+/// Where a run is.
+#[derive(Clone, Debug)]
+pub struct Run {
+    pub tree: Tree,
+    pub kind: Kind,
+    pub day: u32,
+    pub generation: u32,
+}
+
+impl Run {
+    fn key(&self, block: u32) -> [u8; 13] {
+        key(self.day, self.kind, self.generation, block)
+    }
+
+    fn block(&self, disk: &Disk, number: u32) -> Result<Block, StoreError> {
+        let payload = disk.get(&self.tree, self.kind, &self.key(number))?;
+        payload.and_then(Block::parse).ok_or_else(|| self.damaged(disk, number))
+    }
+
+    fn damaged(&self, disk: &Disk, block: u32) -> StoreError {
+        let Self { kind, day, generation, .. } = self;
+        disk.damaged(format!("block {block} of {kind:?} of day {day}, generation {generation}, is missing or wrong"))
+    }
+
+    /// The first block of `first..end` that can hold an entry after `after`.
+    fn locate(&self, disk: &Disk, first: u32, end: u32, after: Cursor) -> Result<u32, StoreError> {
+        let (mut low, mut high) = (first, end);
+        while low < high {
+            let middle = low + (high - low) / 2;
+            if self.block(disk, middle)?.first <= after {
+                low = middle + 1;
+            } else {
+                high = middle;
+            }
+        }
+        // The block before may end after `after`, unless it is of one entry.
+        if low == first {
+            return Ok(low);
+        }
+        match self.block(disk, low - 1)?.shape {
+            Shape::Entries { .. } => Ok(low - 1),
+            Shape::Part { .. } => Ok(low),
+        }
+    }
+}
+
+pub fn key(day: u32, kind: Kind, generation: u32, block: u32) -> [u8; 13] {
+    let mut key = [0; 13];
+    key[..4].copy_from_slice(&day.to_be_bytes());
+    key[4] = kind as u8;
+    key[5..9].copy_from_slice(&generation.to_be_bytes());
+    key[9..].copy_from_slice(&block.to_be_bytes());
+    key
+}
+
+#[derive(Clone, Debug)]
+enum Shape {
+    Entries { count: u16 },
+    Part { part: u32, parts: u32 },
+}
+
+#[derive(Clone, Debug)]
+struct Block {
+    first: Cursor,
+    shape: Shape,
+    payload: Bytes,
+    /// Where the entries, or the part, begin.
+    start: usize,
+}
+
+impl Block {
+    fn parse(payload: Bytes) -> Option<Self> {
+        let mut reader = Reader::new(&payload);
+        let shape = reader.u8()?;
+        let first = Cursor { at: Timestamp::from_micros(reader.i64()?), seq: Seq(reader.u64()?) };
+        let shape = match shape {
+            0 => Shape::Entries { count: reader.u16()? },
+            1 => Shape::Part { part: reader.u32()?, parts: reader.u32()? },
+            _ => return None,
+        };
+        let start = reader.position();
+        Some(Self { first, shape, payload, start })
+    }
+}
+
+/// Writes one run.
+#[derive(Debug)]
+pub struct RunWriter<'a> {
+    day: u32,
+    kind: Kind,
+    generation: u32,
+    block_bytes: usize,
+    blocks: Blocks<'a>,
+    payload: Vec<u8>,
+    count: u16,
+    last: Cursor,
+    next: u32,
+}
+
+impl<'a> RunWriter<'a> {
+    pub fn new(disk: &'a Disk, run: Run, block_bytes: usize) -> Self {
+        let Run { tree, kind, day, generation } = run;
+        let blocks = Blocks::new(disk, tree, kind);
+        let payload = Vec::with_capacity(block_bytes);
+        Self { day, kind, generation, block_bytes, blocks, payload, count: 0, last: Cursor::START, next: 0 }
+    }
+
+    /// Adds an entry, whose content is given in two pieces; the number of the block in which it begins.
+    pub fn push(&mut self, at: Cursor, head: &[u8], body: &[u8]) -> Result<u32, StoreError> {
+        let len = head.len() + body.len();
+        let room = self.block_bytes - codec::SEAL_BYTES - HEADER_BYTES - 2;
+        if ENTRY_BYTES + len > room {
+            return self.push_long(at, [head, body].concat());
+        }
+        if self.count > 0 && self.payload.len() + ENTRY_BYTES + len > room + HEADER_BYTES + 2 || self.count == u16::MAX
+        {
+            self.end_group()?;
+        }
+        if self.count == 0 {
+            self.put_header(0, at);
+            self.payload.extend_from_slice(&[0; 2]);
+            self.last = at;
+        }
+        codec::put_step(&mut self.payload, self.last.at, at.at);
+        codec::put_seq_step(&mut self.payload, self.last.seq, at.seq);
+        codec::put_varint(&mut self.payload, len as u64);
+        self.payload.extend_from_slice(head);
+        self.payload.extend_from_slice(body);
+        self.count += 1;
+        self.last = at;
+        Ok(self.next)
+    }
+
+    fn push_long(&mut self, at: Cursor, content: Vec<u8>) -> Result<u32, StoreError> {
+        self.end_group()?;
+        let first = self.next;
+        let room = self.block_bytes - codec::SEAL_BYTES - HEADER_BYTES - 8;
+        let parts = content.len().div_ceil(room) as u32;
+        for (part, piece) in content.chunks(room).enumerate() {
+            self.put_header(1, at);
+            self.payload.extend_from_slice(&(part as u32).to_le_bytes());
+            self.payload.extend_from_slice(&parts.to_le_bytes());
+            self.payload.extend_from_slice(piece);
+            self.emit()?;
+        }
+        Ok(first)
+    }
+
+    fn put_header(&mut self, shape: u8, first: Cursor) {
+        self.payload.push(shape);
+        self.payload.extend_from_slice(&first.at.micros().to_le_bytes());
+        self.payload.extend_from_slice(&first.seq.0.to_le_bytes());
+    }
+
+    fn emit(&mut self) -> Result<(), StoreError> {
+        self.blocks.put(&key(self.day, self.kind, self.generation, self.next), &self.payload)?;
+        self.payload.clear();
+        self.count = 0;
+        self.next += 1;
+        Ok(())
+    }
+
+    /// The next entry begins a new block; the number of blocks so far.
+    pub fn end_group(&mut self) -> Result<u32, StoreError> {
+        if self.count > 0 {
+            self.payload[HEADER_BYTES..HEADER_BYTES + 2].copy_from_slice(&self.count.to_le_bytes());
+            self.emit()?;
+        }
+        Ok(self.next)
+    }
+
+    /// Writes what is left; the number of blocks of the run.
+    pub fn finish(mut self) -> Result<u32, StoreError> {
+        let blocks = self.end_group()?;
+        self.blocks.write()?;
+        Ok(blocks)
+    }
+}
+
+/// The content of an entry: a piece of a block, or whole blocks.
+#[derive(Clone, Debug)]
+enum Content {
+    Inside { start: usize, len: usize },
+    Blocks { first: u32, parts: u32 },
+}
+
+/// Reads entries one after another.
+#[derive(Debug)]
+pub struct RunReader {
+    run: Run,
+    /// The next block to read, and the end of the group.
+    next: u32,
+    end: u32,
+    payload: Bytes,
+    position: usize,
+    left: u16,
+    last: Cursor,
+    content: Content,
+}
+
+impl RunReader {
+    /// A reader that stands before block `next` of a group that ends before `end`.
+    pub fn new(run: Run, next: u32, end: u32) -> Self {
+        let content = Content::Inside { start: 0, len: 0 };
+        Self { run, next, end, payload: Bytes::new(), position: 0, left: 0, last: Cursor::START, content }
+    }
+
+    /// A reader of the group `first..end` that stands before the first block that can hold an entry after `after`.
+    pub fn after(disk: &Disk, run: Run, first: u32, end: u32, after: Cursor) -> Result<Self, StoreError> {
+        let next = run.locate(disk, first, end, after)?;
+        Ok(Self::new(run, next, end))
+    }
+
+    pub fn generation(&self) -> u32 {
+        self.run.generation
+    }
+
+    /// The block of the entry that was read last; reading can go on from there.
+    pub fn block(&self) -> u32 {
+        match self.content {
+            Content::Inside { .. } => self.next.saturating_sub(1),
+            Content::Blocks { first, .. } => first,
+        }
+    }
+
+    /// Reads on: where the next entry is, or `None` at the end of the group.
+    pub fn advance(&mut self, disk: &Disk) -> Result<Option<Cursor>, StoreError> {
+        while self.left == 0 {
+            if self.next >= self.end {
+                return Ok(None);
+            }
+            let number = self.next;
+            let Block { first, shape, payload, start } = self.run.block(disk, number)?;
+            match shape {
+                Shape::Entries { count } => {
+                    (self.payload, self.position, self.left, self.last) = (payload, start, count, first);
+                    self.next += 1;
+                }
+                Shape::Part { part: 0, parts } if parts > 0 && parts <= self.end - number => {
+                    self.next += parts;
+                    self.content = Content::Blocks { first: number, parts };
+                    return Ok(Some(first));
+                }
+                Shape::Part { .. } => return Err(self.run.damaged(disk, number)),
+            }
+        }
+        self.left -= 1;
+        match self.read_entry() {
+            Some(at) => Ok(Some(at)),
+            None => Err(self.run.damaged(disk, self.next - 1)),
+        }
+    }
+
+    fn read_entry(&mut self) -> Option<Cursor> {
+        let mut reader = Reader::starting(&self.payload, self.position);
+        let at = Cursor { at: reader.step(self.last.at)?, seq: reader.seq_step(self.last.seq)? };
+        let len = reader.number()?;
+        let start = reader.position();
+        reader.skip(len)?;
+        (self.position, self.last, self.content) = (reader.position(), at, Content::Inside { start, len });
+        Some(at)
+    }
+
+    /// The content of the entry that was read last.
+    pub fn content(&self, disk: &Disk) -> Result<Bytes, StoreError> {
+        let (first, parts) = match self.content {
+            Content::Inside { start, len } => return Ok(self.payload.slice(start..start + len)),
+            Content::Blocks { first, parts } => (first, parts),
+        };
+        let mut content = BytesMut::new();
+        for wanted in 0..parts {
+            let block = self.run.block(disk, first + wanted)?;
+            match block.shape {
+                Shape::Part { part, parts: of } if (part, of) == (wanted, parts) => {
+                    content.extend_from_slice(block.payload.get(block.start..).unwrap_or_default());
+                }
+                _ => return Err(self.run.damaged(disk, first + wanted)),
+            }
+        }
+        Ok(content.freeze())
+    }
+
+    pub fn damaged(&self, disk: &Disk) -> StoreError {
+        self.run.damaged(disk, self.block())
+    }
+}

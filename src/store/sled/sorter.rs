@@ -1,0 +1,303 @@
+//! The thread behind the committer: sorts generations into the days in which posts are due, and clears away what
+//! has been forgotten. Whatever it does can be done again from the start until the last step makes it count.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::{self, JoinHandle};
+
+use crossbeam_channel::{Receiver, Sender, unbounded};
+
+use crate::error::StoreError;
+use crate::id::{PoolId, Seq};
+
+use super::catalog::{DayTable, Group, Meta, Table};
+use super::codec::{self, Kind};
+use super::disk::Disk;
+use super::index::{Index, Location};
+use super::journal;
+use super::keys::Keys;
+use super::memtable::Frozen;
+use super::run::{Run, RunWriter};
+use super::state::{self, What};
+use super::{Sizes, panic_text};
+
+/// The tree of all days that have none of their own.
+pub const FAR: &str = "far";
+
+pub fn day_tree(day: u32) -> String {
+    format!("d{day}")
+}
+
+/// What the sorter is asked for; done in order.
+#[derive(Debug)]
+pub enum Job {
+    Sort(Arc<Frozen>),
+    Forget(Vec<u32>),
+}
+
+/// What the sorter has done.
+#[derive(Debug)]
+pub enum Done {
+    Sorted(Table),
+    /// Nothing is left of these generations.
+    Forgotten(Vec<u32>),
+}
+
+/// The other end of the thread.
+#[derive(Debug)]
+pub struct Sorter {
+    jobs: Option<Sender<Job>>,
+    done: Receiver<Result<Done, StoreError>>,
+    stop: Arc<AtomicBool>,
+    thread: Option<JoinHandle<()>>,
+    /// Jobs that have not come back.
+    pub pending: usize,
+}
+
+impl Sorter {
+    pub fn start(disk: Arc<Disk>, sizes: Sizes) -> Result<Self, StoreError> {
+        let own_days = disk.tree_names().iter().filter_map(|name| name.strip_prefix('d')?.parse().ok()).collect();
+        let bench = Bench {
+            meta: Meta::open(&disk)?,
+            index: Index::open(&disk)?,
+            keys: Keys::open(&disk)?,
+            own_days,
+            sizes,
+            disk,
+        };
+        let (jobs, todo) = unbounded();
+        let (report, done) = unbounded();
+        let stop = Arc::new(AtomicBool::new(false));
+        let (stopped, path) = (Arc::clone(&stop), bench.disk.path().to_owned());
+        let thread = thread::Builder::new().name("punctual sorter".to_owned());
+        let thread = thread.spawn(move || work(bench, &todo, &report, &stopped));
+        let thread = thread.map_err(|error| super::disk::from_io(&path, "start a thread for", error, 0))?;
+        Ok(Self { jobs: Some(jobs), done, stop, thread: Some(thread), pending: 0 })
+    }
+
+    pub fn ask(&mut self, job: Job) {
+        // If the thread is gone, its last report says why.
+        if self.jobs.as_ref().is_some_and(|jobs| jobs.send(job).is_ok()) {
+            self.pending += 1;
+        }
+    }
+
+    /// What has been done, if something has.
+    pub fn poll(&mut self) -> Option<Result<Done, StoreError>> {
+        let done = self.done.try_recv().ok()?;
+        self.pending -= 1;
+        Some(done)
+    }
+
+    /// Waits for the next job that is done; `None` if there is none to wait for.
+    pub fn wait(&mut self) -> Option<Result<Done, StoreError>> {
+        if self.pending == 0 {
+            return None;
+        }
+        self.pending -= 1;
+        Some(self.done.recv().unwrap_or(Err(StoreError::Poisoned)))
+    }
+}
+
+impl Drop for Sorter {
+    fn drop(&mut self) {
+        // What has not been begun is begun again when the store is opened.
+        self.stop.store(true, Ordering::Relaxed);
+        self.jobs = None;
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
+    }
+}
+
+fn work(mut bench: Bench, todo: &Receiver<Job>, report: &Sender<Result<Done, StoreError>>, stop: &AtomicBool) {
+    while let Ok(job) = todo.recv() {
+        if stop.load(Ordering::Relaxed) {
+            return;
+        }
+        let done = catch_unwind(AssertUnwindSafe(|| match job {
+            Job::Sort(frozen) => bench.sort(&frozen).map(Done::Sorted),
+            Job::Forget(days) => bench.forget(&days).map(Done::Forgotten),
+        }));
+        let done = done.unwrap_or_else(|panic| Err(bench.disk.damaged(panic_text(&*panic))));
+        let failed = done.is_err();
+        if report.send(done).is_err() || failed {
+            return;
+        }
+    }
+}
+
+/// All that the thread works with.
+#[derive(Debug)]
+struct Bench {
+    disk: Arc<Disk>,
+    meta: Meta,
+    index: Index,
+    keys: Keys,
+    /// Days that have a tree of their own.
+    own_days: BTreeSet<u32>,
+    sizes: Sizes,
+}
+
+impl Bench {
+    fn sort(&mut self, frozen: &Frozen) -> Result<Table, StoreError> {
+        let held = &frozen.table;
+        let mut table = Table { generation: held.generation, ..Table::default() };
+        let mut located = Vec::with_capacity(held.posts.len());
+        self.write_posts(frozen, &mut table, &mut located)?;
+        self.write_states(frozen, &mut table)?;
+        located.sort_unstable_by_key(|(seq, _)| *seq);
+        table.index = self.index.set(&self.disk, &located)?;
+
+        let mut hashes: Vec<(u64, Seq)> = held.keys.iter().map(|(hash, seq)| (*hash, *seq)).collect();
+        hashes.extend(&held.more_keys);
+        hashes.sort_unstable();
+        table.keys = hashes.len() as u64;
+        table.key_blocks = self.keys.write(&self.disk, held.generation, &hashes, self.sizes.block_bytes)?;
+
+        self.disk.make_durable()?;
+        let generation = held.generation;
+        self.meta.add(&self.disk, &table, held.through(), self.sizes.block_bytes)?;
+        self.disk.make_durable()?;
+        self.disk.drop_tree(&journal::tree_name(generation))?;
+        table.index = Vec::new();
+        Ok(table)
+    }
+
+    /// The run of a day, in its own tree if there may be one more.
+    fn run(&mut self, day: u32, kind: Kind, generation: u32, far: Option<bool>) -> Result<(Run, bool), StoreError> {
+        let own = match far {
+            Some(far) => !far,
+            None => self.own_days.contains(&day) || self.own_days.len() < self.sizes.own_days,
+        };
+        if own {
+            self.own_days.insert(day);
+        }
+        let tree = self.disk.tree(&if own { day_tree(day) } else { FAR.to_owned() })?;
+        Ok((Run { tree, kind, day, generation }, !own))
+    }
+
+    fn write_posts(
+        &mut self,
+        frozen: &Frozen,
+        table: &mut Table,
+        located: &mut Vec<(Seq, Location)>,
+    ) -> Result<(), StoreError> {
+        let generation = table.generation;
+        let mut head = Vec::new();
+        let places: Vec<_> =
+            frozen.places().iter().filter(|place| frozen.table.at_home(place.home()).is_some()).collect();
+        for places in places.chunk_by(|a, b| a.day == b.day) {
+            let Some(day) = places.first().map(|place| place.day) else { continue };
+            let (run, far) = self.run(day, Kind::Posts, generation, None)?;
+            let mut writer = RunWriter::new(&self.disk, run, self.sizes.block_bytes);
+            let mut groups = Vec::new();
+            for places in places.chunk_by(|a, b| a.pool == b.pool) {
+                let first = writer.end_group()?;
+                for place in places {
+                    let Some(record) = frozen.table.at_home(place.home()) else { continue };
+                    head.clear();
+                    codec::put_head(&mut head, record);
+                    let block = writer.push(place.cursor(), &head, record.body.as_bytes())?;
+                    located.push((record.seq, Location { day, generation, block }));
+                }
+                let pool = places.first().map_or(0, |place| place.pool.0);
+                groups.push(Group { pool, first, end: writer.end_group()?, posts: places.len() as u64, gone: 0 });
+            }
+            writer.finish()?;
+            table.days.insert(day, DayTable { far, groups, ..DayTable::default() });
+        }
+        Ok(())
+    }
+
+    fn write_states(&mut self, frozen: &Frozen, table: &mut Table) -> Result<(), StoreError> {
+        let held = &frozen.table;
+        let moved = held.moved.values().map(|from| (state::day(from.at), from.seq, from.pool, None));
+        let marks = held.marks.iter().map(|(seq, mark)| (mark.day, *seq, mark.pool, Some(&mark.what)));
+        let mut entries: Vec<(u32, Seq, PoolId, Option<&What>)> = moved.chain(marks).collect();
+        // That a post moved comes before what happened at its new home.
+        entries.sort_unstable_by_key(|(day, seq, _, what)| (*day, *seq, what.is_some()));
+        let mut content = Vec::new();
+        for entries in entries.chunk_by(|a, b| a.0 == b.0) {
+            let Some((day, ..)) = entries.first().copied() else { continue };
+            let placed = table.days.get(&day).map(|held| held.far);
+            let (run, far) = self.run(day, Kind::States, held.generation, placed)?;
+            let mut writer = RunWriter::new(&self.disk, run, self.sizes.block_bytes);
+            let mut gone = BTreeMap::<PoolId, u64>::new();
+            let mut ended = None;
+            for (_, seq, pool, what) in entries {
+                content.clear();
+                let left_at = match what {
+                    None => {
+                        state::put_moved(&mut content);
+                        Some(held.latest)
+                    }
+                    Some(what) => {
+                        state::put_mark(&mut content, what);
+                        what.settled_at()
+                    }
+                };
+                writer.push(state::position(*seq), &content, &[])?;
+                if left_at.is_some() {
+                    *gone.entry(*pool).or_default() += 1;
+                    ended = ended.max(left_at);
+                }
+            }
+            let day = table.days.entry(day).or_insert_with(|| DayTable { far, ..DayTable::default() });
+            day.states = writer.finish()?;
+            day.ended = ended;
+            for (pool, gone) in gone {
+                match day.groups.iter_mut().find(|group| group.pool == pool.0) {
+                    Some(group) => group.gone = gone,
+                    None => day.groups.push(Group { pool: pool.0, gone, ..Group::default() }),
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Clears away days that are noted as forgotten, and all generations of which nothing is left.
+    fn forget(&mut self, days: &[u32]) -> Result<Vec<u32>, StoreError> {
+        let far = self.disk.tree(FAR)?;
+        for day in days {
+            if self.own_days.remove(day) {
+                self.disk.drop_tree(&day_tree(*day))?;
+            }
+            self.clear_far(&far, *day)?;
+        }
+        let (tables, forgotten) = self.meta.tables(&self.disk)?;
+        let present: BTreeSet<(u32, u32)> =
+            tables.iter().flat_map(|table| table.days.keys().map(|day| (*day, table.generation))).collect();
+        let (gone, left): (Vec<Table>, Vec<Table>) = tables.into_iter().partition(|table| table.days.is_empty());
+        for table in &gone {
+            for numbers in table.index.chunks(1_000) {
+                self.index.clean(&self.disk, numbers, |day, generation| present.contains(&(day, generation)))?;
+            }
+            self.keys.remove(&self.disk, table.generation)?;
+            self.meta.remove_table(&self.disk, table.generation)?;
+        }
+        let oldest = left.first().map_or(u32::MAX, |table| table.generation);
+        let settled = forgotten.iter().filter(|(_, through)| **through < oldest).map(|(day, _)| *day);
+        self.meta.remove_forgotten(&self.disk, settled)?;
+        self.disk.make_durable()?;
+        Ok(gone.iter().map(|table| table.generation).collect())
+    }
+
+    fn clear_far(&self, far: &::sled::Tree, day: u32) -> Result<(), StoreError> {
+        let (start, end) = (day.to_be_bytes(), day.saturating_add(1).to_be_bytes());
+        loop {
+            let mut batch = ::sled::Batch::default();
+            let mut count = 0;
+            for key in far.range(start..end).keys().take(1_000) {
+                batch.remove(key.map_err(|error| self.disk.error("read", error))?);
+                count += 1;
+            }
+            if count == 0 {
+                return Ok(());
+            }
+            self.disk.apply(far, batch)?;
+        }
+    }
+}

@@ -1,0 +1,249 @@
+//! What became of posts after they were written: marks, their runs, and what they say of one day.
+//!
+//! ```text
+//! entry  at 0, seq | tag u8: 0 moved | 1 released | 2, attempt varint: claimed
+//!                          | 3, now i64, attempts varint, outcome: settled
+//! ```
+
+use bytes::Bytes;
+use roaring::RoaringTreemap;
+use rustc_hash::FxHashMap;
+
+use crate::error::StoreError;
+use crate::id::{PoolId, Seq};
+use crate::post::{Cursor, Home, Outcome};
+use crate::time::Timestamp;
+
+use super::codec::{self, Reader};
+use super::disk::Disk;
+use super::run::{Run, RunReader};
+
+const MICROS_OF_DAY: i64 = 86_400_000_000;
+
+/// The day, counted from 1970, in which this instant lies; the first and the last one take what lies outside.
+pub fn day(at: Timestamp) -> u32 {
+    u32::try_from(at.micros().div_euclid(MICROS_OF_DAY).max(0)).unwrap_or(u32::MAX)
+}
+
+/// The last thing that happened to a post at its home.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Mark {
+    pub day: u32,
+    pub pool: PoolId,
+    pub what: What,
+}
+
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum What {
+    Released,
+    Claimed { attempt: u32 },
+    Settled { attempts: u32, now: Timestamp, outcome: Option<Box<Outcome>> },
+}
+
+impl Mark {
+    pub fn new(home: Home, what: What) -> Self {
+        Self { day: day(home.at), pool: home.pool, what }
+    }
+}
+
+/// How a post ended.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Settled {
+    pub attempts: u32,
+    pub now: Timestamp,
+    pub outcome: Outcome,
+}
+
+impl What {
+    /// A plain delivery, by far the most frequent outcome, takes no memory of its own.
+    pub fn settled(attempts: u32, now: Timestamp, outcome: Outcome) -> Self {
+        let plain = outcome == Outcome::Delivered(crate::post::Receipt::default());
+        Self::Settled { attempts, now, outcome: (!plain).then(|| Box::new(outcome)) }
+    }
+
+    /// When the post ended, if it did.
+    pub fn settled_at(&self) -> Option<Timestamp> {
+        match self {
+            Self::Settled { now, .. } => Some(*now),
+            _ => None,
+        }
+    }
+
+    pub fn as_settled(&self) -> Option<Settled> {
+        match self {
+            Self::Settled { attempts, now, outcome } => {
+                let outcome = outcome.as_deref().cloned();
+                let outcome = outcome.unwrap_or(Outcome::Delivered(crate::post::Receipt::default()));
+                Some(Settled { attempts: *attempts, now: *now, outcome })
+            }
+            _ => None,
+        }
+    }
+}
+
+/// An entry of a state run. The post left its home for one of the same generation, or something happened there.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum StateEntry {
+    Moved,
+    Marked(What),
+}
+
+/// Where an entry of this post is in a state run.
+pub fn position(seq: Seq) -> Cursor {
+    Cursor { at: Timestamp::from_micros(0), seq }
+}
+
+pub fn put_moved(out: &mut Vec<u8>) {
+    out.push(0);
+}
+
+pub fn put_mark(out: &mut Vec<u8>, what: &What) {
+    match what {
+        What::Released => out.push(1),
+        What::Claimed { attempt } => {
+            out.push(2);
+            codec::put_varint(out, (*attempt).into());
+        }
+        What::Settled { attempts, now, outcome } => {
+            out.push(3);
+            out.extend_from_slice(&now.micros().to_le_bytes());
+            codec::put_varint(out, (*attempts).into());
+            match outcome {
+                Some(outcome) => codec::put_outcome(out, outcome),
+                None => codec::put_outcome(out, &Outcome::Delivered(crate::post::Receipt::default())),
+            }
+        }
+    }
+}
+
+pub fn read_entry(content: &Bytes) -> Option<StateEntry> {
+    let mut reader = Reader::new(content);
+    Some(match reader.u8()? {
+        0 => StateEntry::Moved,
+        1 => StateEntry::Marked(What::Released),
+        2 => StateEntry::Marked(What::Claimed { attempt: reader.number()? }),
+        3 => {
+            let (now, attempts) = (Timestamp::from_micros(reader.i64()?), reader.number()?);
+            StateEntry::Marked(What::settled(attempts, now, codec::read_outcome(&mut reader)?))
+        }
+        _ => return None,
+    })
+}
+
+/// How the post ended, if the run says so.
+pub fn find_settled(disk: &Disk, run: Run, blocks: u32, seq: Seq) -> Result<Option<Settled>, StoreError> {
+    let wanted = position(seq);
+    // Entries of one post may begin in the block before the one that begins with the post.
+    let before = position(Seq(seq.0.saturating_sub(1)));
+    let mut reader = RunReader::after(disk, run, 0, blocks, before)?;
+    while let Some(at) = reader.advance(disk)? {
+        if at > wanted {
+            break;
+        }
+        if at == wanted {
+            let entry = read_entry(&reader.content(disk)?).ok_or_else(|| reader.damaged(disk))?;
+            if let StateEntry::Marked(what @ What::Settled { .. }) = entry {
+                return Ok(what.as_settled());
+            }
+        }
+    }
+    Ok(None)
+}
+
+/// What has become of the posts whose homes lie in one day.
+#[derive(Clone, Debug, Default)]
+pub struct DayState {
+    settled: RoaringTreemap,
+    /// Posts that left, with the last generation into which they did: what older ones hold of them is void.
+    moved: FxHashMap<Seq, u32>,
+    /// Claims of earlier processes.
+    claims: FxHashMap<Seq, u32>,
+}
+
+impl DayState {
+    /// Whether what this generation holds of the post is void.
+    pub fn is_dead(&self, seq: Seq, generation: u32) -> bool {
+        self.settled.contains(seq.0)
+            || (!self.moved.is_empty() && self.moved.get(&seq).is_some_and(|moved| *moved > generation))
+    }
+
+    pub fn is_settled(&self, seq: Seq) -> bool {
+        self.settled.contains(seq.0)
+    }
+
+    /// The attempt that an earlier process claimed.
+    pub fn claim(&self, seq: Seq) -> Option<u32> {
+        self.claims.get(&seq).copied()
+    }
+
+    pub fn settle(&mut self, seq: Seq) {
+        self.settled.insert(seq.0);
+        self.forget_claim(seq);
+    }
+
+    /// The post left its home, for one that this generation holds.
+    pub fn leave(&mut self, seq: Seq, generation: u32) {
+        self.moved.insert(seq, generation);
+        self.forget_claim(seq);
+    }
+
+    pub fn forget_claim(&mut self, seq: Seq) {
+        if !self.claims.is_empty() {
+            self.claims.remove(&seq);
+        }
+    }
+
+    /// Takes in an entry of this generation; generations come in order. Claims that are `own` are left out.
+    pub fn take_in(&mut self, seq: Seq, generation: u32, entry: &StateEntry, own: &RoaringTreemap) {
+        match entry {
+            StateEntry::Moved => self.leave(seq, generation),
+            StateEntry::Marked(what) => self.take_mark(seq, what, own),
+        }
+    }
+
+    pub fn take_mark(&mut self, seq: Seq, what: &What, own: &RoaringTreemap) {
+        match what {
+            What::Released => self.forget_claim(seq),
+            What::Claimed { .. } if own.contains(seq.0) => self.forget_claim(seq),
+            What::Claimed { attempt } => drop(self.claims.insert(seq, *attempt)),
+            What::Settled { .. } => self.settle(seq),
+        }
+    }
+}
+
+/// The days that were needed lately.
+#[derive(Debug, Default)]
+pub struct Days {
+    days: FxHashMap<u32, (DayState, u64)>,
+    uses: u64,
+}
+
+impl Days {
+    const KEPT: usize = 40;
+
+    /// The state of this day, if it is here.
+    pub fn get_mut(&mut self, day: u32) -> Option<&mut DayState> {
+        self.uses += 1;
+        let (state, used) = self.days.get_mut(&day)?;
+        *used = self.uses;
+        Some(state)
+    }
+
+    pub fn get(&self, day: u32) -> Option<&DayState> {
+        self.days.get(&day).map(|(state, _)| state)
+    }
+
+    /// Keeps a day; the one that was not needed for longest may have to go.
+    pub fn insert(&mut self, day: u32, state: DayState) {
+        if self.days.len() >= Self::KEPT {
+            let oldest = self.days.iter().min_by_key(|(_, (_, used))| *used).map(|(day, _)| *day);
+            oldest.and_then(|day| self.days.remove(&day));
+        }
+        self.uses += 1;
+        self.days.insert(day, (state, self.uses));
+    }
+
+    pub fn remove(&mut self, day: u32) {
+        self.days.remove(&day);
+    }
+}

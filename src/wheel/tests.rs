@@ -1,0 +1,365 @@
+use std::collections::BTreeMap;
+
+use proptest::prelude::*;
+
+use super::*;
+
+const SECOND: u64 = 1_000;
+const HOUR: u64 = 3_600 * SECOND;
+const DAY: u64 = 24 * HOUR;
+
+/// What the wheel must do, told simply.
+#[derive(Default)]
+struct Model {
+    entries: Vec<Entry>,
+    /// By tick and arrival: the number of the entry.
+    waiting: BTreeMap<(u64, u64), usize>,
+    arrivals: u64,
+}
+
+struct Entry {
+    handle: Handle,
+    key: (u64, u64),
+    retimed: bool,
+    live: bool,
+}
+
+impl Model {
+    fn insert(&mut self, tick: u64, handle: Handle) {
+        let key = self.key(tick);
+        self.waiting.insert(key, self.entries.len());
+        self.entries.push(Entry { handle, key, retimed: false, live: true });
+    }
+
+    fn key(&mut self, tick: u64) -> (u64, u64) {
+        self.arrivals += 1;
+        (tick, self.arrivals)
+    }
+
+    fn remove(&mut self, id: usize) {
+        self.waiting.remove(&self.entries[id].key);
+        self.entries[id].live = false;
+    }
+
+    fn retime(&mut self, id: usize, tick: u64) {
+        let key = self.key(tick);
+        self.waiting.remove(&self.entries[id].key);
+        self.waiting.insert(key, id);
+        self.entries[id].key = key;
+        self.entries[id].retimed = true;
+    }
+
+    fn first(&self) -> Option<u64> {
+        self.waiting.keys().next().map(|key| key.0)
+    }
+
+    /// Whether an entry that was never re-timed has an older one of the same kind before it at its tick.
+    fn overtakes(&self, id: usize) -> bool {
+        let key = self.entries[id].key;
+        let older = self.waiting.range((key.0, 0)..key);
+        !self.entries[id].retimed && older.map(|(_, id)| &self.entries[*id]).any(|entry| !entry.retimed)
+    }
+}
+
+/// The wheel and the model, always in step.
+struct Pair {
+    wheel: Wheel<u32>,
+    model: Model,
+    /// All has been small, so `next_wake` must be exact.
+    small: bool,
+}
+
+impl Pair {
+    fn new(now: u64) -> Self {
+        Self { wheel: Wheel::new(now), model: Model::default(), small: true }
+    }
+
+    fn insert(&mut self, tick: u64) {
+        let handle = self.wheel.insert(tick, self.model.entries.len() as u32);
+        self.model.insert(tick, handle);
+    }
+
+    fn cancel(&mut self, pick: u64) {
+        let Some(id) = self.pick(pick) else { return };
+        let expected = self.model.entries[id].live.then_some(id as u32);
+        assert_eq!(self.wheel.cancel(self.model.entries[id].handle), expected);
+        self.model.remove(id);
+    }
+
+    fn retime(&mut self, pick: u64, tick: u64) {
+        let Some(id) = self.pick(pick) else { return };
+        let live = self.model.entries[id].live;
+        assert_eq!(self.wheel.retime(self.model.entries[id].handle, tick), live);
+        if live {
+            self.model.retime(id, tick);
+        }
+    }
+
+    /// An entry, dead or alive; rather a recent one.
+    fn pick(&self, pick: u64) -> Option<usize> {
+        let len = self.model.entries.len() as u64;
+        let back = if pick.is_multiple_of(2) { (pick >> 1) % len.max(1) } else { (pick >> 1) % len.clamp(1, 64) };
+        (len > 0).then(|| (len - 1 - back) as usize)
+    }
+
+    fn advance(&mut self, now: u64, budget: usize) -> bool {
+        let before = self.wheel.now();
+        let target = now.max(before);
+        let mut out = Vec::new();
+        let done = self.wheel.advance(now, budget, &mut out);
+        assert!(out.len() <= budget);
+        for (tick, id) in out {
+            assert!(tick <= self.wheel.now() && tick <= target, "early");
+            assert_eq!(Some(tick), self.model.first(), "out of order");
+            assert_eq!(self.model.entries[id as usize].key.0, tick);
+            assert!(self.model.entries[id as usize].live, "twice");
+            assert!(!self.model.overtakes(id as usize), "overtook one of its tick");
+            self.model.remove(id as usize);
+        }
+        assert!((before..=target).contains(&self.wheel.now()));
+        if done {
+            assert_eq!(self.wheel.now(), target);
+            assert!(self.model.first().is_none_or(|tick| tick > target), "kept back");
+        }
+        done
+    }
+
+    fn check(&mut self) {
+        assert_eq!(self.wheel.len(), self.model.waiting.len());
+        assert_eq!(self.wheel.is_empty(), self.model.waiting.is_empty());
+        let first = self.model.first().map(|tick| tick.max(self.wheel.now()));
+        let wake = self.wheel.next_wake();
+        if self.small {
+            assert_eq!(wake, first);
+        } else {
+            assert_eq!(wake.is_some(), first.is_some());
+            assert!(wake <= first && wake.is_none_or(|tick| tick >= self.wheel.now()));
+        }
+    }
+
+    /// Wakes when told to, until nothing is left: what a driver does.
+    fn run_dry(&mut self) {
+        let mut idle = 0;
+        while let Some(wake) = self.wheel.next_wake() {
+            let before = (self.wheel.len(), self.wheel.now());
+            self.advance(wake, 1_000);
+            idle = if before == (self.wheel.len(), self.wheel.now()) { idle + 1 } else { 0 };
+            assert!(idle < 1_000, "gets nowhere");
+        }
+        assert!(self.model.waiting.is_empty(), "lost");
+    }
+}
+
+/// One change; the numbers are read as each needs them.
+type Op = (u8, u64, u64);
+
+fn ops(len: usize) -> impl Strategy<Value = Vec<Op>> {
+    proptest::collection::vec((0..100u8, any::<u64>(), any::<u64>()), 1..len)
+}
+
+/// A tick up to `horizon` ahead; some of them shared, some near, some past.
+fn tick(now: u64, horizon: u64, number: u64) -> u64 {
+    let ahead = (number >> 3) % horizon;
+    match number % 8 {
+        0 | 1 => now.saturating_add(ahead % 50),
+        2 => now.saturating_sub(ahead % 50),
+        3 | 4 => now.saturating_add(ahead - ahead % (horizon / 8)),
+        _ => now.saturating_add(ahead),
+    }
+}
+
+fn play(horizon: u64, start: u64, ops: Vec<Op>, bulk: bool) {
+    let mut pair = Pair::new(start);
+    for (op, a, b) in ops {
+        let now = pair.wheel.now();
+        match op {
+            0..35 => pair.insert(tick(now, horizon, a)),
+            35..50 => pair.cancel(a),
+            50..70 => pair.retime(b, tick(now, horizon, a)),
+            70..85 => {
+                let to = now.saturating_add((a >> 8) % (horizon >> (a % 24)).max(1));
+                pair.advance(to, (b % 12) as usize + 1);
+            }
+            85..90 => {
+                let to = now.saturating_add((a >> 8) % (horizon / 2));
+                while !pair.advance(to, 7 + (b % 5_000) as usize) {}
+            }
+            90..94 => {
+                let back = now.saturating_sub((a >> 8) % (horizon >> (a % 32)).max(1));
+                pair.wheel.rewind(back);
+                assert_eq!(pair.wheel.now(), back);
+            }
+            94..96 if bulk => {
+                pair.small = false;
+                let at = now.saturating_add((a >> 8) % horizon);
+                for number in 0..2_000 + b % 20_000 {
+                    pair.insert(at.saturating_add(if a.is_multiple_of(3) {
+                        0
+                    } else {
+                        number.wrapping_mul(b | 1) % 900
+                    }));
+                }
+            }
+            _ => pair.check(),
+        }
+    }
+    pair.check();
+    pair.run_dry();
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 48, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn does_what_the_model_does_within_seconds(ops in ops(2_000), start in 0..DAY) {
+        play(5 * SECOND, start, ops, false);
+    }
+
+    #[test]
+    fn does_what_the_model_does_within_an_hour(ops in ops(2_000), start in 0..DAY) {
+        play(HOUR, start, ops, false);
+    }
+
+    #[test]
+    fn does_what_the_model_does_within_weeks(ops in ops(2_000), start in any::<u64>()) {
+        play(20 * DAY, start, ops, false);
+    }
+
+    #[test]
+    fn does_what_the_model_does_beyond_32_bits(ops in ops(2_000), start in any::<u64>()) {
+        play(100 * DAY, start, ops, false);
+    }
+
+    #[test]
+    fn does_what_the_model_does_over_all_ticks(ops in ops(2_000), start in any::<u64>()) {
+        play(u64::MAX / 2, start, ops, false);
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 12, failure_persistence: None, ..ProptestConfig::default() })]
+
+    /// Buckets so large that spreading and handing out stop in the middle, and changes come in between.
+    #[test]
+    fn does_what_the_model_does_in_bulk(ops in ops(250), start in any::<u64>(), horizon in 5 * SECOND..100 * DAY) {
+        play(horizon, start, ops, true);
+    }
+}
+
+/// Even numbers without a pattern.
+fn scattered(number: u64) -> u64 {
+    number.wrapping_mul(0x9E37_79B9_7F4A_7C15).rotate_left(29).wrapping_mul(0xBF58_476D_1CE4_E5B9) >> 16
+}
+
+#[test]
+fn a_giant_tick_is_handed_out_in_pieces_and_in_order() {
+    let mut wheel = Wheel::new(0);
+    let count = 300_000;
+    for item in 0..count {
+        wheel.insert(8 * HOUR, item);
+    }
+    let mut out = Vec::new();
+    while !wheel.advance(8 * HOUR - 1, 1_000, &mut out) {}
+    assert_eq!((out.len(), wheel.next_wake()), (0, Some(8 * HOUR)));
+    let mut calls = 0;
+    loop {
+        let before = out.len();
+        let done = wheel.advance(9 * HOUR, 1_000, &mut out);
+        assert!(out.len() - before <= 1_000);
+        calls += 1;
+        if done {
+            break;
+        }
+    }
+    assert!(calls < 1_000, "{calls} calls");
+    assert!(out.iter().map(|(_, item)| *item).eq(0..count));
+    assert!(wheel.is_empty());
+}
+
+#[test]
+fn a_year_is_one_jump() {
+    let mut pair = Pair::new(1_700_000_000_000);
+    for hours in [1, 300, 8_000, 9_000] {
+        pair.insert(1_700_000_000_000 + hours * HOUR);
+    }
+    assert!(pair.advance(1_700_000_000_000 + 365 * DAY, 100));
+    assert_eq!(pair.wheel.len(), 1);
+    pair.run_dry();
+}
+
+#[test]
+fn the_first_and_the_last_tick_fire_when_they_should() {
+    let mut pair = Pair::new(0);
+    for tick in [u64::MAX, 0, u64::MAX - 1, 1, u64::MAX / 2, 1 << 32, u64::MAX] {
+        pair.insert(tick);
+        pair.check();
+    }
+    assert!(pair.advance(1 << 31, 10));
+    assert_eq!(pair.wheel.len(), 5);
+    assert!(pair.advance(u64::MAX - 1, 10));
+    assert_eq!(pair.wheel.len(), 2);
+    assert!(pair.advance(u64::MAX, 10));
+    pair.insert(u64::MAX);
+    pair.check();
+    pair.wheel.rewind(0);
+    pair.check();
+    pair.run_dry();
+    assert_eq!(pair.wheel.now(), u64::MAX);
+}
+
+#[test]
+fn a_stale_handle_reaches_nobody() {
+    let mut wheel = Wheel::new(0);
+    let fired = wheel.insert(1, 'a');
+    assert!(wheel.advance(1, 1, &mut Vec::new()));
+    let successor = wheel.insert(2, 'b');
+    assert_eq!((wheel.cancel(fired), wheel.retime(fired, 9)), (None, false));
+    assert!(wheel.retime(successor, 5) && wheel.retime(successor, 3));
+    assert_eq!(wheel.next_wake(), Some(3));
+    assert_eq!((wheel.cancel(successor), wheel.cancel(successor)), (Some('b'), None));
+    assert_eq!((wheel.len(), wheel.next_wake()), (0, None));
+}
+
+#[test]
+fn a_budget_of_zero_hands_out_nothing() {
+    let mut wheel = Wheel::new(0);
+    wheel.insert(5, ());
+    let mut out = Vec::new();
+    assert!(wheel.advance(4, 0, &mut out));
+    assert!(!wheel.advance(5, 0, &mut out));
+    assert!(out.is_empty());
+    assert!(wheel.advance(5, 1, &mut out));
+    assert_eq!(out, [(5, ())]);
+}
+
+#[test]
+fn hints_stay_few_whatever_is_churned() {
+    let mut wheel = Wheel::new(0);
+    let count = 20_000;
+    let handles: Vec<_> = (0..count).map(|item| wheel.insert(scattered(item) % HOUR, item)).collect();
+    for change in 0..10 * count {
+        let handle = handles[(scattered(change) % count) as usize];
+        assert!(wheel.retime(handle, scattered(change + 1) % HOUR));
+        assert!(wheel.hints() < 9 * wheel.len() / 4 + 2_048, "{} hints", wheel.hints());
+    }
+    for handle in handles {
+        wheel.cancel(handle);
+    }
+    assert_eq!(wheel.len(), 0);
+    for late in [0, 1] {
+        wheel.advance(wheel.now() + 1, 1, &mut Vec::new());
+        for item in 0..100_000 {
+            // In front of time, at one tick, and then with no time passing at all.
+            let handle = wheel.insert(wheel.now() + 1 - late, item);
+            assert_eq!(wheel.cancel(handle), Some(item));
+        }
+        assert!(wheel.hints() < 4_096, "{} hints", wheel.hints());
+    }
+}
+
+#[test]
+fn an_entry_takes_28_bytes() {
+    assert_eq!(size_of::<Hint>(), 12);
+    assert_eq!(Slab::<u32>::SLOT_BYTES, 16);
+    assert_eq!((size_of::<Handle>(), size_of::<Option<Handle>>()), (8, 8));
+}

@@ -1,0 +1,272 @@
+//! The plain API does what it says.
+
+mod common;
+
+use common::{START, World, at, millis, secs};
+use punctual::{
+    BroadcastError, Error, Event, ManualClock, MemoryStore, Outcome, Pool, Post, PostId, Priority, Receipt,
+    RetryPolicy, Scheduler, State,
+};
+use std::sync::{Arc, Mutex};
+
+fn post(payload: &str) -> Post {
+    Post::new("p", payload)
+}
+
+#[test]
+fn a_post_is_sent_at_its_due_and_not_a_millisecond_before() {
+    let world = World::new();
+    let due = at("2030-01-07T08:00:00Z");
+    let id = world.scheduler.schedule(post("sharp").at(due)).wait().unwrap();
+    world.pass(secs(3_600) - millis(1));
+    assert!(world.outbox.calls().is_empty());
+    assert_eq!(world.scheduler.get(id).wait().unwrap().unwrap().state(), State::Scheduled);
+    world.pass(millis(1));
+    assert_eq!(world.outbox.payloads(), ["sharp"]);
+    assert_eq!(world.scheduler.outcome(id).wait().unwrap(), Outcome::Delivered(Receipt::new("sent sharp")));
+    let status = world.scheduler.get(id).wait().unwrap().unwrap();
+    assert_eq!((status.state(), status.attempts(), status.due()), (State::Delivered, 1, due));
+}
+
+#[test]
+fn a_post_without_due_is_sent_at_once() {
+    let world = World::new();
+    let id = world.scheduler.schedule(post("now")).wait().unwrap();
+    assert!(matches!(world.scheduler.outcome(id).wait().unwrap(), Outcome::Delivered(_)));
+}
+
+#[test]
+fn a_sub_millisecond_due_is_never_early() {
+    let world = World::new();
+    let due = at("2030-01-07T07:00:01.000000001Z");
+    world.scheduler.schedule(post("a").at(due)).wait().unwrap();
+    world.pass(secs(1));
+    assert!(world.outbox.calls().is_empty());
+    world.pass(millis(1));
+    assert!(world.outbox.calls()[0].called >= due);
+}
+
+#[test]
+fn many_posts_are_stored_all_or_none() {
+    let world = World::new();
+    let ids = world
+        .scheduler
+        .schedule_all((0..5_000).map(|n| post(&n.to_string()).at(at(START) + secs(1 + n % 90))))
+        .wait()
+        .unwrap();
+    assert_eq!(ids.len(), 5_000);
+    let bad = vec![post("x"), Post::new("q", "y")];
+    assert!(matches!(world.scheduler.schedule_all(bad).wait(), Err(Error::UnknownPool { .. })));
+    for _ in 0..91 {
+        world.pass(secs(1));
+    }
+    let calls = world.outbox.calls();
+    assert_eq!(calls.len(), 5_000);
+    for call in &calls {
+        assert_eq!(call.called, call.due, "post {}", call.payload);
+    }
+    let mut sent: Vec<PostId> = calls.iter().map(|call| call.id).collect();
+    sent.sort();
+    assert_eq!(sent, ids, "ids come in the order of the posts");
+    assert_eq!(world.scheduler.schedule_all([]).wait().unwrap(), []);
+}
+
+#[test]
+fn the_same_key_and_content_is_the_same_post_and_other_content_a_conflict() {
+    let world = World::new();
+    let due = at("2030-01-07T08:00:00Z");
+    let original = post("a").at(due).key("k");
+    let id = world.scheduler.schedule(original.clone()).wait().unwrap();
+    assert_eq!(world.scheduler.schedule(original.clone()).wait().unwrap(), id);
+    let conflict = world.scheduler.schedule(post("b").at(due).key("k")).wait().unwrap_err();
+    assert!(matches!(&conflict, Error::Conflict { key, existing } if key == "k" && *existing == id), "{conflict}");
+    let unit = vec![post("new").at(due), post("c").key("k")];
+    assert!(matches!(world.scheduler.schedule_all(unit).wait(), Err(Error::Conflict { .. })));
+
+    world.scheduler.reschedule("k", due + secs(60)).wait().unwrap();
+    assert_eq!(world.scheduler.schedule(original).wait().unwrap(), id, "also after it was re-timed");
+    assert_eq!(world.scheduler.get("k").wait().unwrap().unwrap().due(), due + secs(60));
+    world.scheduler.cancel("k").wait().unwrap();
+    world.pass(secs(7_200));
+    assert!(world.outbox.calls().is_empty(), "nothing of the refused unit was stored");
+}
+
+#[test]
+fn a_cancelled_post_is_never_sent_wherever_it_is() {
+    let world = World::new();
+    let soon = world.scheduler.schedule(post("soon").at(at(START) + secs(1))).wait().unwrap();
+    let near = world.scheduler.schedule(post("near").at(at(START) + secs(30))).wait().unwrap();
+    let far = world.scheduler.schedule(post("far").at(at(START) + secs(86_400 * 40))).wait().unwrap();
+    for id in [soon, near, far] {
+        world.scheduler.cancel(id).wait().unwrap();
+        assert_eq!(world.scheduler.outcome(id).wait().unwrap(), Outcome::Cancelled);
+        assert!(matches!(world.scheduler.cancel(id).wait(), Err(Error::TooLate { state: State::Cancelled, .. })));
+    }
+    world.pass(secs(86_400 * 41));
+    assert!(world.outbox.calls().is_empty());
+}
+
+#[test]
+fn a_rescheduled_post_is_sent_once_at_its_last_due() {
+    let world = World::new();
+    let base = at(START);
+    let id = world.scheduler.schedule(post("a").at(base + secs(600))).wait().unwrap();
+    for due in [300, 90_000, 30, 600, 5, 3_600, 1, 20] {
+        world.scheduler.reschedule(id, base + secs(due)).wait().unwrap();
+    }
+    let status = world.scheduler.get(id).wait().unwrap().unwrap();
+    assert_eq!((status.due(), status.revision()), (base + secs(20), 8));
+    world.pass(secs(19));
+    assert!(world.outbox.calls().is_empty());
+    world.pass(secs(1));
+    world.pass(secs(200_000));
+    assert_eq!(world.outbox.payloads(), ["a"]);
+}
+
+#[test]
+fn a_failed_post_is_tried_again_and_then_is_a_dead_letter() {
+    let world = World::new();
+    for _ in 0..3 {
+        world.outbox.answer("a", Err(BroadcastError::transient("503")));
+    }
+    world.outbox.answer("b", Err(BroadcastError::permanent("gone")));
+    world.outbox.answer("c", Err(BroadcastError::transient("503")));
+    let ids = world.scheduler.schedule_all(["a", "b", "c"].map(post)).wait().unwrap();
+    for _ in 0..40 {
+        world.pass(secs(1));
+    }
+    let outcomes: Vec<_> = ids.iter().map(|id| world.scheduler.outcome(*id).wait().unwrap()).collect();
+    assert_eq!(outcomes[0], Outcome::Failed { reason: "503".into() });
+    assert_eq!(outcomes[1], Outcome::Failed { reason: "gone".into() });
+    assert_eq!(outcomes[2], Outcome::Delivered(Receipt::new("sent c")));
+    let calls = world.outbox.calls();
+    let of = |name: &str| calls.iter().filter(|call| call.payload == name).cloned().collect::<Vec<_>>();
+    assert_eq!(of("a").iter().map(|call| call.attempt).collect::<Vec<_>>(), [1, 2, 3]);
+    assert_eq!(of("b").len(), 1);
+    assert!(of("a").windows(2).all(|pair| pair[1].called - pair[0].called >= chrono::TimeDelta::seconds(5)));
+    assert!(calls.iter().all(|call| !call.redelivery), "a failure that was answered is no possible repeat");
+    assert!(of("c").iter().all(|call| call.idempotency_key == ids[2].to_string() && call.due == at(START)));
+}
+
+#[test]
+fn events_tell_what_happened_in_order() {
+    let world = World::new();
+    let mut events = world.scheduler.events();
+    world.outbox.answer("a", Err(BroadcastError::transient("503")));
+    let id = world.scheduler.schedule(post("a").at(at(START) + secs(5))).wait().unwrap();
+    world.scheduler.reschedule(id, at(START) + secs(6)).wait().unwrap();
+    world.pass(secs(6));
+    world.pass(secs(10));
+    let due = at(START) + secs(6);
+    assert_eq!(events.wait(), Some(Event::Scheduled { id, due: at(START) + secs(5) }));
+    assert_eq!(events.wait(), Some(Event::Rescheduled { id, due }));
+    assert!(matches!(events.wait(), Some(Event::Retrying { attempt: 1, reason, .. }) if reason == "503"));
+    match events.wait() {
+        Some(Event::Settled { id: settled, outcome: Outcome::Delivered(_), attempts: 2, lateness: Some(late) }) => {
+            assert_eq!(settled, id);
+            assert!(late >= secs(5) && late <= secs(10), "{late:?} since the promise");
+        }
+        other => panic!("{other:?}"),
+    }
+    world.scheduler.shutdown(secs(1)).wait().unwrap();
+    assert_eq!(events.wait(), None);
+}
+
+#[test]
+fn priority_goes_first_among_what_is_due() {
+    let world = World::with(|pool| pool.concurrency(1).threads(1), |builder| builder);
+    let due = at(START) + secs(10);
+    let posts = [("low", Priority::LOW), ("normal", Priority::NORMAL), ("high", Priority::HIGH)];
+    world.scheduler.schedule_all(posts.map(|(name, priority)| post(name).at(due).priority(priority))).wait().unwrap();
+    world.pass(secs(10));
+    assert_eq!(world.outbox.payloads(), ["high", "normal", "low"]);
+}
+
+#[test]
+fn posts_in_order_of_one_profile_never_overlap() {
+    let clock = ManualClock::at(at(START));
+    let flying: Arc<Mutex<Vec<String>>> = Arc::default();
+    let seen = flying.clone();
+    let broadcaster = move |delivery: punctual::Delivery| {
+        let flying = seen.clone();
+        async move {
+            let profile = delivery.profile().to_owned();
+            {
+                let mut flying = flying.lock().unwrap();
+                assert!(!flying.contains(&profile), "two of {profile} at once");
+                flying.push(profile.clone());
+            }
+            tokio::task::yield_now().await;
+            flying.lock().unwrap().retain(|other| *other != profile);
+            Ok(Receipt::default())
+        }
+    };
+    let pool = Pool::new("p", broadcaster).concurrency(64).shards(3).retry(RetryPolicy::none());
+    let scheduler = Scheduler::builder().store(MemoryStore::default()).clock(clock.clone()).pool(pool).start().unwrap();
+    let posts = (0..2_000).map(|n| post("x").profile(format!("@{}", n % 7)).in_order());
+    let ids = scheduler.schedule_all(posts).wait().unwrap();
+    for id in ids {
+        assert!(matches!(scheduler.outcome(id).wait().unwrap(), Outcome::Delivered(_)));
+    }
+}
+
+#[test]
+fn bad_settings_are_refused_by_name() {
+    let broadcaster = |_| async { Ok(Receipt::default()) };
+    let start = |pools: Vec<Pool>| {
+        pools.into_iter().fold(Scheduler::builder().store(MemoryStore::default()), punctual::Builder::pool).start()
+    };
+    assert!(matches!(start(vec![]), Err(Error::NoPools)));
+    assert!(matches!(Scheduler::builder().pool(Pool::new("p", broadcaster)).start(), Err(Error::NoStore)));
+    let twice = start(vec![Pool::new("p", broadcaster), Pool::new("p", broadcaster)]);
+    assert!(matches!(twice, Err(Error::DuplicatePool { pool }) if pool == "p"));
+    assert!(matches!(start(vec![Pool::new("", broadcaster)]), Err(Error::InvalidName { .. })));
+    type Change = fn(Pool) -> Pool;
+    let bad: [(&str, Change); 5] = [
+        ("concurrency", |pool| pool.concurrency(0)),
+        ("shards", |pool| pool.shards(0)),
+        ("shards", |pool| pool.concurrency(2).shards(3)),
+        ("threads", |pool| pool.threads(0)),
+        ("timeout (ms)", |pool| pool.timeout(millis(0))),
+    ];
+    for (name, change) in bad {
+        match start(vec![change(Pool::new("p", broadcaster))]) {
+            Err(Error::InvalidSetting { of, setting, .. }) => assert_eq!((of.as_str(), setting), ("pool \"p\"", name)),
+            other => panic!("{name}: {other:?}"),
+        }
+    }
+}
+
+#[test]
+fn an_unknown_or_foreign_post_is_said_to_be_so() {
+    let world = World::new();
+    let id = world.scheduler.schedule(post("a").at(at(START) + secs(60))).wait().unwrap();
+    let foreign = PostId::from_u128(id.as_u128() ^ 1 << 100);
+    let unknown = PostId::from_u128(id.as_u128() + 1_000);
+    assert!(matches!(world.scheduler.cancel(foreign).wait(), Err(Error::ForeignId { id }) if id == foreign));
+    assert!(matches!(world.scheduler.get(foreign).wait(), Err(Error::ForeignId { .. })));
+    assert!(matches!(world.scheduler.cancel(unknown).wait(), Err(Error::NotFound { .. })));
+    assert!(matches!(world.scheduler.outcome("no such key").wait(), Err(Error::NotFound { .. })));
+    assert!(world.scheduler.get(unknown).wait().unwrap().is_none());
+    assert!(world.scheduler.get("no such key").wait().unwrap().is_none());
+}
+
+#[test]
+fn a_pool_left_out_although_the_store_has_posts_for_it_is_refused() {
+    let world = World::new();
+    world.scheduler.schedule(post("a").at(at(START) + secs(600))).wait().unwrap();
+    world.scheduler.shutdown(secs(1)).wait().unwrap();
+    let other = Pool::new("q", |_| async { Ok(Receipt::default()) });
+    let started = Scheduler::builder().store(world.store.clone()).clock(world.clock.clone()).pool(other).start();
+    assert!(matches!(started, Err(Error::MissingPool { pool }) if pool == "p"));
+}
+
+#[tokio::test]
+async fn replies_are_awaited_by_async_hosts() {
+    let world = World::new();
+    let id = world.scheduler.schedule(post("a")).await.unwrap();
+    assert!(matches!(world.scheduler.outcome(id).await.unwrap(), Outcome::Delivered(_)));
+    assert!(world.scheduler.get(id).wait().unwrap().is_some(), "waiting works inside a runtime too");
+    world.scheduler.shutdown(secs(1)).await.unwrap();
+    assert!(matches!(world.scheduler.schedule(post("b")).await, Err(Error::Closed)));
+}
