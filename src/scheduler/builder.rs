@@ -42,7 +42,7 @@ impl Builder {
             pools: Vec::new(),
             horizon: Duration::from_secs(60),
             claim_ahead: Duration::from_secs(2),
-            memory: 512 << 20,
+            memory: 256 << 20,
             max_payload: limits::PAYLOAD_BYTES,
             retention: Duration::from_secs(86_400),
             stall_after: Duration::from_secs(10),
@@ -82,7 +82,7 @@ impl Builder {
     }
 
     /// How many bytes of posts may be in memory, shared evenly by the pools; at least 64 KiB for each. Default:
-    /// 512 MiB. Half of it is filled ahead of time; what does not fit waits in the store and follows as memory
+    /// 256 MiB. Half of it is filled ahead of time; what does not fit waits in the store and follows as memory
     /// becomes free.
     pub fn memory(mut self, bytes: usize) -> Self {
         self.memory = bytes;

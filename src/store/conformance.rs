@@ -1,1 +1,833 @@
-//! x
+//! What every store promises, put to the test for each of them.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use proptest::prelude::*;
+
+use super::sled::Sizes;
+use super::{MemoryStore, SledStore, Store};
+use crate::id::{PoolId, Seq};
+use crate::post::{Body, Change, Cursor, Found, Home, Outcome, Page, Post, Receipt, Record, Stored, Verdict};
+use crate::time::Timestamp;
+
+const DAY: i64 = 86_400_000;
+const NOON: i64 = 20_000 * DAY + DAY / 2;
+const NOW: Timestamp = Timestamp::from_millis(NOON);
+const NEVER: Timestamp = Timestamp::MAX;
+const WEEK: Duration = Duration::from_secs(7 * 86_400);
+
+enum Place {
+    Memory(MemoryStore),
+    Sled(tempfile::TempDir, Sizes),
+}
+
+impl Place {
+    fn open(&self) -> Box<dyn Store> {
+        match self {
+            Self::Memory(store) => Box::new(store.clone()),
+            Self::Sled(folder, sizes) => Box::new(SledStore::open_sized(folder.path(), *sizes).unwrap()),
+        }
+    }
+}
+
+/// A store that can be closed and opened again, with two pools.
+struct Bed {
+    place: Place,
+    store: Option<Box<dyn Store>>,
+    pools: Vec<PoolId>,
+    next: u64,
+}
+
+impl Bed {
+    fn memory() -> Self {
+        Self::new(Place::Memory(MemoryStore::default()))
+    }
+
+    fn sled(sizes: Sizes) -> Self {
+        Self::new(Place::Sled(tempfile::tempdir().unwrap(), sizes))
+    }
+
+    fn new(place: Place) -> Self {
+        let mut bed = Self { place, store: None, pools: Vec::new(), next: 0 };
+        bed.reopen();
+        bed
+    }
+
+    fn store(&mut self) -> &mut dyn Store {
+        &mut **self.store.as_mut().unwrap()
+    }
+
+    fn reopen(&mut self) {
+        self.store = None;
+        let mut store = self.place.open();
+        self.pools = store.pools(&["one".to_owned(), "two".to_owned()]).unwrap();
+        self.next = self.next.max(store.next_seq().0);
+        self.store = Some(store);
+    }
+
+    fn record(&mut self, pool: usize, millis: i64, post: &Post) -> Record {
+        self.next += 1;
+        let at = Timestamp::from_millis(millis);
+        let (seq, pool, body) = (Seq(self.next - 1), self.pools[pool], Body::encode(post));
+        Record { seq, pool, at, due: at, attempts: 0, revision: 0, maybe_sent: false, body }
+    }
+
+    fn plain(&mut self, millis: i64) -> Record {
+        self.record(0, millis, &Post::new("one", format!("at {millis}")))
+    }
+
+    fn keyed(&mut self, key: &str, text: &str) -> Record {
+        self.record(0, NOON, &Post::new("one", text).key(key))
+    }
+
+    fn commit(&mut self, changes: Vec<Change>) -> Vec<Verdict> {
+        self.store().commit(NOW, changes).unwrap()
+    }
+
+    /// Schedules them, each as a unit of its own.
+    fn schedule(&mut self, records: &[Record]) {
+        let verdicts = self.commit(records.iter().map(|record| Change::Schedule(vec![record.clone()])).collect());
+        let own = records.iter().map(|record| Verdict::Stored(vec![record.seq]));
+        assert_eq!(
+            verdicts.iter().map(|v| format!("{v:?}")).collect::<Vec<_>>(),
+            own.map(|v| format!("{v:?}")).collect::<Vec<_>>()
+        );
+    }
+
+    fn settle(&mut self, record: &Record, attempts: u32, outcome: Outcome) {
+        self.commit(vec![Change::Settle { home: record.home(), attempts, outcome }]);
+    }
+
+    fn page(&mut self, after: Cursor, until: Timestamp, max_bytes: usize) -> Page {
+        let pool = self.pools[0];
+        self.store().load(pool, after, until, max_bytes).unwrap()
+    }
+
+    /// All live posts of a pool, by pages of this size.
+    fn all(&mut self, pool: usize, max_bytes: usize) -> Vec<Stored> {
+        let pool = self.pools[pool];
+        let (mut posts, mut cursor) = (Vec::new(), Cursor::START);
+        while cursor < Cursor::through(NEVER) {
+            let page = self.store().load(pool, cursor, NEVER, max_bytes).unwrap();
+            assert!(page.through > cursor, "loading goes on");
+            assert!(page.through == Cursor::through(NEVER) || !page.posts.is_empty());
+            cursor = page.through;
+            posts.extend(page.posts);
+        }
+        posts
+    }
+
+    fn records(&mut self) -> Vec<Record> {
+        self.all(0, 1 << 20).into_iter().map(|stored| stored.record).collect()
+    }
+
+    fn find(&mut self, seq: Seq) -> Option<Found> {
+        self.store().find(seq).unwrap()
+    }
+
+    fn tidy(&mut self, now: Timestamp, retention: Duration) {
+        while self.store().tidy(now, retention).unwrap() {}
+    }
+}
+
+fn live(record: &Record) -> Option<Found> {
+    Some(Found::Live(Stored { record: record.clone(), claimed: None }))
+}
+
+fn claimed(record: &Record, attempt: u32) -> Option<Found> {
+    Some(Found::Live(Stored { record: record.clone(), claimed: Some(attempt) }))
+}
+
+fn delivered() -> Outcome {
+    Outcome::Delivered(Receipt::default())
+}
+
+fn moved(record: &Record, millis: i64) -> (Change, Record) {
+    let at = Timestamp::from_millis(millis);
+    let to = Record { at, attempts: record.attempts + 1, ..record.clone() };
+    (Change::Move { from: record.home(), to: Box::new(to.clone()) }, to)
+}
+
+macro_rules! promises {
+    ($($name:ident)*) => {
+        mod memory {
+            $(#[test] fn $name() { super::$name(&mut super::Bed::memory()); })*
+        }
+        mod sled {
+            $(#[test] fn $name() { super::$name(&mut super::Bed::sled(super::Sizes::default())); })*
+        }
+        mod sled_with_tiny_generations {
+            $(#[test] fn $name() { super::$name(&mut super::Bed::sled(super::tiny())); })*
+        }
+    };
+}
+
+/// Sizes with which a few posts pass through every stage.
+fn tiny() -> Sizes {
+    Sizes { generation_bytes: 1_500, generation_marks: 4, block_bytes: 300, own_days: 2 }
+}
+
+promises! {
+    a_post_is_found_as_it_was_scheduled
+    posts_are_loaded_in_the_order_of_their_instants_and_numbers
+    pages_are_as_long_as_asked_and_go_on_where_they_ended
+    a_page_ends_at_until_and_begins_after_the_cursor
+    a_key_answers_with_the_post_that_has_it
+    a_key_with_other_content_refuses_its_whole_unit
+    keys_count_within_a_commit_and_within_a_unit
+    a_settled_post_is_not_loaded_but_found_with_its_outcome
+    all_outcomes_come_back
+    a_moved_post_is_loaded_at_its_new_home_only
+    a_post_may_move_to_and_fro
+    claims_are_reported_to_later_processes_only
+    a_claim_does_not_move_along
+    a_released_claim_is_no_claim
+    changes_of_posts_that_are_not_there_are_ignored
+    changes_are_applied_in_order
+    settled_posts_are_forgotten_after_their_retention
+    forgetting_leaves_other_days_alone
+    a_post_that_left_a_forgotten_day_stays
+    a_forgotten_key_is_free
+    large_bodies_come_back
+    pools_keep_their_numbers_and_orphans_are_named
+    numbers_are_never_used_again
+    the_last_commit_is_remembered
+    the_identity_stays
+}
+
+fn a_post_is_found_as_it_was_scheduled(bed: &mut Bed) {
+    let post = Post::new("one", "hello").profile("me").key("k").in_order().priority(crate::Priority::HIGH);
+    let mut record = bed.record(1, NOON, &post);
+    (record.due, record.attempts, record.revision, record.maybe_sent) = (Timestamp::from_millis(5), 3, 9, true);
+    bed.schedule(std::slice::from_ref(&record));
+    for _ in 0..3 {
+        assert_eq!(bed.find(record.seq), live(&record));
+        assert_eq!(bed.store().find_key("k").unwrap(), live(&record));
+        assert_eq!(bed.find(Seq(record.seq.0 + 1)), None);
+        assert_eq!(bed.store().find_key("l").unwrap(), None);
+        bed.reopen();
+    }
+}
+
+fn posts_are_loaded_in_the_order_of_their_instants_and_numbers(bed: &mut Bed) {
+    let millis: Vec<i64> = (0..120).map(|i| NOON + (i * 37 % 50) * 1_000 + (i % 5) * DAY).collect();
+    let mut records: Vec<Record> = millis.into_iter().map(|at| bed.plain(at)).collect();
+    for chunk in records.chunks(7) {
+        bed.schedule(chunk);
+    }
+    let other = bed.record(1, NOON, &Post::new("two", "other"));
+    bed.schedule(std::slice::from_ref(&other));
+    records.sort_by_key(Record::home);
+    for _ in 0..3 {
+        assert_eq!(bed.records(), records);
+        assert_eq!(bed.all(1, 1), [Stored { record: other.clone(), claimed: None }]);
+        bed.reopen();
+    }
+}
+
+fn pages_are_as_long_as_asked_and_go_on_where_they_ended(bed: &mut Bed) {
+    let records: Vec<Record> = (0..60).map(|i| bed.plain(NOON + i / 3 * DAY / 4)).collect();
+    bed.schedule(&records);
+    for max_bytes in [0, 1, 100, 333, 1 << 20] {
+        let found: Vec<Record> = bed.all(0, max_bytes).into_iter().map(|stored| stored.record).collect();
+        assert_eq!(found, records, "pages of {max_bytes}");
+    }
+    let len = records[0].body.len();
+    let page = bed.page(Cursor::START, NEVER, len * 2);
+    assert_eq!(page.posts.len(), 2);
+    assert_eq!(page.through, Cursor::of(records[1].home()));
+    // Whatever comes in between, the next page has it if it lies ahead.
+    let (behind, ahead) = (bed.plain(NOON - 1), bed.plain(NOON));
+    bed.schedule(&[behind, ahead.clone()]);
+    let next = bed.page(page.through, NEVER, len * 2);
+    assert_eq!(next.posts.iter().map(|stored| &stored.record).collect::<Vec<_>>(), [&records[2], &ahead]);
+}
+
+fn a_page_ends_at_until_and_begins_after_the_cursor(bed: &mut Bed) {
+    let records: Vec<Record> = [NOON, NOON + 1, NOON + 1, NOON + 2, NOON + DAY].map(|at| bed.plain(at)).to_vec();
+    bed.schedule(&records);
+    let until = Timestamp::from_millis(NOON + 1);
+    let page = bed.page(Cursor::of(records[1].home()), until, 1 << 20);
+    assert_eq!(page.through, Cursor::through(until));
+    assert_eq!(page.posts.into_iter().map(|stored| stored.record).collect::<Vec<_>>(), [records[2].clone()]);
+    let cursor = Cursor::just_before(records[1].home());
+    assert_eq!(bed.page(cursor, until, 1 << 20).posts.len(), 2);
+    assert_eq!(bed.page(Cursor::through(until), NEVER, 1 << 20).posts.len(), 2);
+    let nothing = bed.page(Cursor::through(until), until, 1 << 20);
+    assert_eq!(nothing, Page { posts: vec![], through: Cursor::through(until) });
+    let backwards = bed.page(Cursor::through(NOW), Timestamp::from_millis(0), 1);
+    assert_eq!(backwards, Page { posts: vec![], through: Cursor::through(NOW) });
+}
+
+fn a_key_answers_with_the_post_that_has_it(bed: &mut Bed) {
+    let first = bed.keyed("k", "a");
+    bed.schedule(std::slice::from_ref(&first));
+    for _ in 0..3 {
+        let again = bed.keyed("k", "a");
+        let fresh = bed.keyed(&format!("k{}", again.seq.0), "b");
+        let verdicts = bed.commit(vec![Change::Schedule(vec![again.clone(), fresh.clone()])]);
+        assert!(matches!(&verdicts[..], [Verdict::Stored(seqs)] if *seqs == [first.seq, fresh.seq]), "{verdicts:?}");
+        assert_eq!(bed.find(again.seq), None);
+        assert_eq!(bed.find(fresh.seq), live(&fresh));
+        bed.reopen();
+    }
+    bed.settle(&first, 1, delivered());
+    let again = bed.keyed("k", "a");
+    let verdicts = bed.commit(vec![Change::Schedule(vec![again])]);
+    assert!(matches!(&verdicts[..], [Verdict::Stored(seqs)] if *seqs == [first.seq]), "a settled post keeps its key");
+}
+
+fn a_key_with_other_content_refuses_its_whole_unit(bed: &mut Bed) {
+    let first = bed.keyed("k", "a");
+    bed.schedule(std::slice::from_ref(&first));
+    for _ in 0..2 {
+        let (before, other, alone) = (bed.plain(NOON), bed.keyed("k", "b"), bed.plain(NOON));
+        let verdicts = bed.commit(vec![
+            Change::Schedule(vec![before.clone(), other.clone()]),
+            Change::Claim { home: before.home(), attempt: 1 },
+            Change::Schedule(vec![alone.clone()]),
+        ]);
+        let Verdict::Conflict { index: 1, existing } = verdicts[0] else { panic!("{verdicts:?}") };
+        assert_eq!(existing, first.seq);
+        assert_eq!(bed.find(before.seq), None);
+        assert_eq!(bed.find(other.seq), None);
+        assert_eq!(bed.find(alone.seq), live(&alone));
+        bed.reopen();
+    }
+    assert_eq!(bed.records().len(), 3);
+}
+
+fn keys_count_within_a_commit_and_within_a_unit(bed: &mut Bed) {
+    let same = [bed.keyed("k", "a"), bed.keyed("k", "a"), bed.keyed("k", "a")];
+    let other = bed.keyed("k", "b");
+    let [first, second, third] = same.clone();
+    let verdicts = bed.commit(vec![
+        Change::Schedule(vec![first, second]),
+        Change::Schedule(vec![other]),
+        Change::Schedule(vec![third]),
+    ]);
+    let seq = same[0].seq;
+    assert!(matches!(&verdicts[0], Verdict::Stored(seqs) if *seqs == [seq, seq]), "{verdicts:?}");
+    assert!(matches!(&verdicts[1], Verdict::Conflict { index: 0, existing } if *existing == seq), "{verdicts:?}");
+    assert!(matches!(&verdicts[2], Verdict::Stored(seqs) if *seqs == [seq]), "{verdicts:?}");
+    assert_eq!(bed.records(), [same[0].clone()]);
+}
+
+fn a_settled_post_is_not_loaded_but_found_with_its_outcome(bed: &mut Bed) {
+    let records: Vec<Record> = (0..30).map(|i| bed.plain(NOON + i % 3 * DAY)).collect();
+    bed.schedule(&records);
+    let outcome = Outcome::Delivered(Receipt::new("https://example.org/1"));
+    for (i, record) in records.iter().enumerate().filter(|(i, _)| i % 2 == 0) {
+        bed.settle(record, i as u32, outcome.clone());
+    }
+    for _ in 0..3 {
+        assert_eq!(bed.records().len(), 15);
+        for (i, record) in records.iter().enumerate() {
+            if i % 2 == 0 {
+                let record = Record { attempts: i as u32, ..record.clone() };
+                assert_eq!(bed.find(record.seq), Some(Found::Settled { record, outcome: outcome.clone(), at: NOW }));
+            } else {
+                assert_eq!(bed.find(record.seq), live(record));
+            }
+        }
+        bed.reopen();
+    }
+}
+
+fn all_outcomes_come_back(bed: &mut Bed) {
+    let outcomes = [
+        delivered(),
+        Outcome::Delivered(Receipt::new("r".repeat(20_000))),
+        Outcome::Failed { reason: "no".to_owned() },
+        Outcome::Missed { by: Duration::new(3, 7) },
+        Outcome::Cancelled,
+    ];
+    let records = outcomes.clone().map(|_| bed.plain(NOON));
+    bed.schedule(&records);
+    for (record, outcome) in records.iter().zip(&outcomes) {
+        bed.settle(record, 2, outcome.clone());
+    }
+    for _ in 0..3 {
+        for (record, outcome) in records.iter().zip(&outcomes) {
+            let record = Record { attempts: 2, ..record.clone() };
+            let found = Found::Settled { record: record.clone(), outcome: outcome.clone(), at: NOW };
+            assert_eq!(bed.find(record.seq), Some(found));
+        }
+        bed.reopen();
+    }
+}
+
+fn a_moved_post_is_loaded_at_its_new_home_only(bed: &mut Bed) {
+    let records: Vec<Record> = (0..20).map(|i| bed.plain(NOON + i)).collect();
+    bed.schedule(&records);
+    let mut homes = BTreeMap::new();
+    for (i, record) in records.iter().enumerate() {
+        let to = match i % 4 {
+            0 => NOON + 5,
+            1 => NOON + DAY,
+            2 => NOON - DAY,
+            _ => record.at.millis(),
+        };
+        let (change, record) = moved(record, to);
+        bed.commit(vec![change]);
+        homes.insert(record.home(), record);
+    }
+    for _ in 0..3 {
+        assert_eq!(bed.records(), homes.values().cloned().collect::<Vec<_>>());
+        for record in homes.values() {
+            assert_eq!(bed.find(record.seq), live(record));
+        }
+        bed.reopen();
+    }
+}
+
+fn a_post_may_move_to_and_fro(bed: &mut Bed) {
+    let mut record = bed.plain(NOON);
+    bed.schedule(std::slice::from_ref(&record));
+    for round in 0..12 {
+        let (change, there) = moved(&record, if round % 2 == 0 { NOON + round % 3 * DAY + 1 } else { NOON });
+        bed.commit(vec![change]);
+        let filler: Vec<Record> = (0..10).map(|_| bed.record(1, NOON, &Post::new("two", "filler"))).collect();
+        bed.schedule(&filler);
+        if round % 3 == 0 {
+            bed.reopen();
+        }
+        assert_eq!(bed.records(), [there.clone()]);
+        assert_eq!(bed.find(there.seq), live(&there));
+        record = there;
+    }
+    bed.settle(&record, 12, delivered());
+    assert_eq!(bed.records(), []);
+    bed.reopen();
+    assert_eq!(bed.records(), []);
+}
+
+fn claims_are_reported_to_later_processes_only(bed: &mut Bed) {
+    let records: Vec<Record> = (0..10).map(|i| bed.plain(NOON + i % 2 * DAY)).collect();
+    bed.schedule(&records);
+    let claim = |record: &Record, attempt| Change::Claim { home: record.home(), attempt };
+    bed.commit(records.iter().take(6).map(|record| claim(record, 1)).collect());
+    assert!(bed.all(0, 1 << 20).iter().all(|stored| stored.claimed.is_none()));
+    assert_eq!(bed.find(records[0].seq), live(&records[0]));
+    bed.reopen();
+    let reported = |bed: &mut Bed| {
+        let mut seqs: Vec<u64> =
+            bed.all(0, 50).iter().filter(|s| s.claimed.is_some()).map(|s| s.record.seq.0).collect();
+        seqs.sort_unstable();
+        seqs
+    };
+    let seqs = |range: std::ops::Range<usize>| records[range].iter().map(|record| record.seq.0).collect::<Vec<_>>();
+    assert_eq!(reported(bed), seqs(0..6));
+    assert_eq!(bed.find(records[5].seq), claimed(&records[5], 1));
+    assert_eq!(bed.find(records[6].seq), live(&records[6]));
+    // A new claim takes the place of the old one, and is not reported to the process that made it.
+    bed.commit(vec![claim(&records[0], 2), claim(&records[7], 1)]);
+    bed.settle(&records[5], 1, delivered());
+    assert_eq!(reported(bed), seqs(1..5));
+    bed.reopen();
+    assert_eq!(bed.find(records[0].seq), claimed(&records[0], 2));
+    assert_eq!(bed.find(records[7].seq), claimed(&records[7], 1));
+}
+
+fn a_claim_does_not_move_along(bed: &mut Bed) {
+    for to in [NOON + 1, NOON + DAY, NOON] {
+        let record = bed.plain(NOON);
+        bed.schedule(std::slice::from_ref(&record));
+        bed.commit(vec![Change::Claim { home: record.home(), attempt: 1 }]);
+        bed.reopen();
+        assert_eq!(bed.find(record.seq), claimed(&record, 1));
+        let (change, there) = moved(&record, to);
+        bed.commit(vec![change]);
+        assert_eq!(bed.find(record.seq), live(&there));
+        bed.reopen();
+        assert_eq!(bed.find(record.seq), live(&there));
+        bed.commit(vec![Change::Claim { home: there.home(), attempt: 2 }]);
+        bed.reopen();
+        assert_eq!(bed.find(record.seq), claimed(&there, 2));
+    }
+}
+
+fn a_released_claim_is_no_claim(bed: &mut Bed) {
+    let [first, second] = [bed.plain(NOON), bed.plain(NOON)];
+    bed.schedule(&[first.clone(), second.clone()]);
+    for record in [&first, &second] {
+        bed.commit(vec![Change::Claim { home: record.home(), attempt: 1 }]);
+    }
+    bed.commit(vec![Change::Release { home: first.home() }]);
+    bed.reopen();
+    assert_eq!(bed.find(first.seq), live(&first));
+    assert_eq!(bed.find(second.seq), claimed(&second, 1));
+    bed.commit(vec![Change::Release { home: second.home() }]);
+    assert_eq!(bed.find(second.seq), live(&second));
+    bed.reopen();
+    assert_eq!(bed.find(second.seq), live(&second));
+}
+
+fn changes_of_posts_that_are_not_there_are_ignored(bed: &mut Bed) {
+    let [first, never] = [bed.plain(NOON), bed.plain(NOON)];
+    bed.schedule(std::slice::from_ref(&first));
+    let (change, there) = moved(&first, NOON + 5);
+    bed.commit(vec![change]);
+    for _ in 0..2 {
+        for home in [never.home(), first.home()] {
+            let to = Record { seq: home.seq, ..never.clone() };
+            bed.commit(vec![
+                Change::Claim { home, attempt: 1 },
+                Change::Release { home },
+                Change::Move { from: home, to: Box::new(Record { at: Timestamp::from_millis(9), ..to }) },
+                Change::Settle { home, attempts: 1, outcome: delivered() },
+            ]);
+        }
+        assert_eq!(bed.find(never.seq), None);
+        assert_eq!(bed.find(first.seq), live(&there));
+        assert_eq!(bed.records(), [there.clone()]);
+        bed.reopen();
+    }
+    bed.settle(&there, 1, delivered());
+    bed.settle(&there, 2, Outcome::Cancelled);
+    let record = Record { attempts: 1, ..there };
+    assert_eq!(bed.find(record.seq), Some(Found::Settled { record, outcome: delivered(), at: NOW }));
+}
+
+fn changes_are_applied_in_order(bed: &mut Bed) {
+    let [first, second] = [bed.plain(NOON), bed.plain(NOON)];
+    let (change, there) = moved(&first, NOON + DAY);
+    bed.commit(vec![
+        Change::Schedule(vec![first.clone()]),
+        Change::Claim { home: first.home(), attempt: 1 },
+        Change::Release { home: first.home() },
+        change,
+        Change::Claim { home: there.home(), attempt: 2 },
+        Change::Settle { home: second.home(), attempts: 1, outcome: delivered() },
+        Change::Schedule(vec![second.clone()]),
+        Change::Claim { home: second.home(), attempt: 1 },
+        Change::Settle { home: second.home(), attempts: 1, outcome: Outcome::Cancelled },
+    ]);
+    for _ in 0..2 {
+        bed.reopen();
+        assert_eq!(bed.find(first.seq), claimed(&there, 2));
+        let record = Record { attempts: 1, ..second.clone() };
+        assert_eq!(bed.find(second.seq), Some(Found::Settled { record, outcome: Outcome::Cancelled, at: NOW }));
+    }
+}
+
+fn settled_posts_are_forgotten_after_their_retention(bed: &mut Bed) {
+    let records: Vec<Record> = (0..40).map(|i| bed.plain(NOON + i)).collect();
+    bed.schedule(&records);
+    for record in &records {
+        bed.settle(record, 1, delivered());
+    }
+    bed.tidy(NOW.after(WEEK), WEEK);
+    assert!(bed.find(records[0].seq).is_some(), "its retention is not over");
+    bed.tidy(NOW.after(WEEK + Duration::from_millis(1)), WEEK);
+    for _ in 0..3 {
+        assert!(records.iter().all(|record| bed.find(record.seq).is_none()));
+        assert_eq!(bed.records(), []);
+        bed.reopen();
+    }
+    let next = bed.plain(NOON);
+    bed.schedule(std::slice::from_ref(&next));
+    bed.reopen();
+    assert_eq!(bed.records(), [next]);
+}
+
+fn forgetting_leaves_other_days_alone(bed: &mut Bed) {
+    let records: Vec<Record> = (0..60).map(|i| bed.plain(NOON + i % 6 * DAY)).collect();
+    bed.schedule(&records);
+    let (gone, left): (Vec<&Record>, Vec<&Record>) =
+        records.iter().partition(|record| record.at.millis() / DAY % 2 == NOON / DAY % 2);
+    for record in &gone {
+        bed.settle(record, 1, delivered());
+    }
+    bed.tidy(NOW.after(WEEK * 2), WEEK);
+    for _ in 0..3 {
+        assert!(gone.iter().all(|record| bed.find(record.seq).is_none()));
+        assert!(left.iter().all(|record| bed.find(record.seq) == live(record)));
+        assert_eq!(bed.records().len(), left.len());
+        bed.reopen();
+    }
+}
+
+fn a_post_that_left_a_forgotten_day_stays(bed: &mut Bed) {
+    let records: Vec<Record> =
+        (0..12).map(|i| bed.record(0, NOON + i, &Post::new("one", "x").key(format!("k{i}")))).collect();
+    bed.schedule(&records);
+    let (change, there) = moved(&records[0], NOON + 300 * DAY);
+    bed.commit(vec![change]);
+    for record in &records[1..] {
+        bed.settle(record, 1, delivered());
+    }
+    bed.tidy(NOW.after(WEEK * 2), WEEK);
+    for _ in 0..3 {
+        assert_eq!(bed.records(), [there.clone()]);
+        assert_eq!(bed.find(there.seq), live(&there));
+        assert_eq!(bed.store().find_key("k0").unwrap(), live(&there));
+        assert_eq!(bed.store().find_key("k1").unwrap(), None);
+        bed.reopen();
+    }
+}
+
+fn a_forgotten_key_is_free(bed: &mut Bed) {
+    let first = bed.keyed("k", "a");
+    bed.schedule(std::slice::from_ref(&first));
+    bed.settle(&first, 1, delivered());
+    bed.tidy(NOW.after(WEEK * 2), WEEK);
+    let second = bed.keyed("k", "b");
+    bed.schedule(std::slice::from_ref(&second));
+    for _ in 0..2 {
+        assert_eq!(bed.store().find_key("k").unwrap(), live(&second));
+        bed.reopen();
+    }
+}
+
+fn large_bodies_come_back(bed: &mut Bed) {
+    let sizes = [0, 1, 5_900, 6_000, 70 << 10, 1 << 20, 3];
+    let noise = |len: usize| -> Vec<u8> { (0..len).map(|i| (i * i / 7 + i) as u8).collect() };
+    let records: Vec<Record> =
+        sizes.iter().map(|len| bed.record(0, NOON + *len as i64, &Post::new("one", noise(*len)))).collect();
+    bed.schedule(&records);
+    let mut sorted = records.clone();
+    sorted.sort_by_key(Record::home);
+    for _ in 0..3 {
+        for max_bytes in [1, 100_000, 4 << 20] {
+            let found: Vec<Record> = bed.all(0, max_bytes).into_iter().map(|stored| stored.record).collect();
+            assert!(found == sorted, "pages of {max_bytes}");
+        }
+        for record in &records {
+            assert!(bed.find(record.seq) == live(record), "{} bytes", record.body.len());
+        }
+        bed.reopen();
+    }
+}
+
+fn pools_keep_their_numbers_and_orphans_are_named(bed: &mut Bed) {
+    let pools = bed.pools.clone();
+    assert_ne!(pools[0], pools[1]);
+    let record = bed.record(1, NOON, &Post::new("two", "x"));
+    bed.schedule(std::slice::from_ref(&record));
+    for _ in 0..2 {
+        assert_eq!(bed.store().orphan(&pools).unwrap(), None);
+        assert_eq!(bed.store().orphan(&pools[..1]).unwrap(), Some("two".to_owned()));
+        assert_eq!(bed.store().orphan(&pools[1..]).unwrap(), None);
+        bed.reopen();
+        let ids = bed.store().pools(&["two".to_owned(), "three".to_owned(), "one".to_owned()]).unwrap();
+        assert_eq!((ids[0], ids[2]), (pools[1], pools[0]));
+        assert!(!pools.contains(&ids[1]));
+    }
+    bed.settle(&record, 1, delivered());
+    assert_eq!(bed.store().orphan(&pools[..1]).unwrap(), None);
+}
+
+fn numbers_are_never_used_again(bed: &mut Bed) {
+    let mut high = bed.store().next_seq();
+    let first = bed.keyed("k", "a");
+    bed.schedule(std::slice::from_ref(&first));
+    for round in 0..4 {
+        let refused = vec![bed.keyed("k", "b"), bed.plain(NOON)];
+        bed.commit(vec![Change::Schedule(refused.clone())]);
+        bed.reopen();
+        assert!(bed.store().next_seq() > refused[1].seq, "round {round}");
+        assert!(bed.store().next_seq() > high);
+        high = bed.store().next_seq();
+    }
+    bed.settle(&first, 1, delivered());
+    bed.tidy(NOW.after(WEEK * 2), WEEK);
+    bed.reopen();
+    assert!(bed.store().next_seq() >= high);
+}
+
+fn the_last_commit_is_remembered(bed: &mut Bed) {
+    assert_eq!(bed.store().last_commit_at(), Timestamp::MIN);
+    let latest = NOW.after(WEEK);
+    for now in [NOW, latest, NOW] {
+        let record = bed.plain(NOON);
+        bed.store().commit(now, vec![Change::Schedule(vec![record])]).unwrap();
+        assert_eq!(bed.store().last_commit_at(), Timestamp::MIN, "commits of this process do not count");
+    }
+    bed.reopen();
+    assert_eq!(bed.store().last_commit_at(), latest);
+}
+
+fn the_identity_stays(bed: &mut Bed) {
+    let identity = bed.store().identity();
+    bed.reopen();
+    assert_eq!(bed.store().identity(), identity);
+    assert_ne!(Bed::memory().store().identity(), identity);
+}
+
+#[derive(Clone, Debug)]
+enum Op {
+    /// Posts: pool, hours from noon, key, content.
+    Schedule(Vec<(usize, i64, Option<u8>, u8)>),
+    Claim(usize),
+    Release(usize),
+    Move(usize, i64),
+    Settle(usize, u8),
+    /// Ends the commit.
+    Commit,
+    Reopen,
+    Tidy(u32),
+    Page(usize, i64, usize),
+}
+
+fn op() -> impl Strategy<Value = Op> {
+    let post = (0..2usize, -60i64..60, proptest::option::weighted(0.3, 0..6u8), 0..4u8);
+    prop_oneof![
+        4 => proptest::collection::vec(post, 1..6).prop_map(Op::Schedule),
+        3 => any::<usize>().prop_map(Op::Claim),
+        1 => any::<usize>().prop_map(Op::Release),
+        3 => (any::<usize>(), -60i64..60).prop_map(|(post, hours)| Op::Move(post, hours)),
+        4 => (any::<usize>(), 0..4u8).prop_map(|(post, outcome)| Op::Settle(post, outcome)),
+        4 => Just(Op::Commit),
+        1 => Just(Op::Reopen),
+        1 => (0..400u32).prop_map(Op::Tidy),
+        2 => (0..2usize, -70i64..70, 1..2_000usize).prop_map(|(pool, hours, bytes)| Op::Page(pool, hours, bytes)),
+    ]
+}
+
+/// The two stores do the same, whatever is asked of them.
+struct Twins {
+    memory: Bed,
+    sled: Bed,
+    changes: Vec<Change>,
+    /// The last record of every post, live or not, and its former homes.
+    records: Vec<Record>,
+    former: Vec<Home>,
+    now: Timestamp,
+    cursor: Cursor,
+}
+
+impl Twins {
+    fn both<T>(&mut self, mut ask: impl FnMut(&mut Bed) -> T) -> (T, T) {
+        (ask(&mut self.memory), ask(&mut self.sled))
+    }
+
+    fn apply(&mut self, op: Op) {
+        let hour = |hours: i64| NOON + hours * 3_600_000;
+        let pick = |records: &[Record], post: usize| (!records.is_empty()).then(|| post % records.len());
+        match op {
+            Op::Schedule(posts) => {
+                let mut unit = Vec::new();
+                for (pool, hours, key, content) in posts {
+                    let mut post = Post::new("p", vec![content; usize::from(content) * 97]);
+                    post.key = key.map(|key| format!("key {key}"));
+                    let record = self.memory.record(pool, hour(hours), &post);
+                    self.records.push(record.clone());
+                    unit.push(record);
+                }
+                self.changes.push(Change::Schedule(unit));
+            }
+            Op::Claim(post) => {
+                if let Some(i) = pick(&self.records, post) {
+                    let attempt = self.records[i].attempts + 1;
+                    self.changes.push(Change::Claim { home: self.records[i].home(), attempt });
+                }
+            }
+            Op::Release(post) => {
+                if let Some(i) = pick(&self.records, post) {
+                    self.changes.push(Change::Release { home: self.records[i].home() });
+                }
+            }
+            Op::Move(post, hours) => {
+                if let Some(i) = pick(&self.records, post) {
+                    let (change, to) = moved(&self.records[i], hour(hours));
+                    self.former.push(self.records[i].home());
+                    self.changes.push(change);
+                    self.records[i] = to;
+                }
+            }
+            Op::Settle(post, outcome) => {
+                if let Some(i) = pick(&self.records, post) {
+                    let outcome = match outcome {
+                        0 => Outcome::Delivered(Receipt::new("r".repeat(post % 700))),
+                        1 => Outcome::Failed { reason: "no".to_owned() },
+                        2 => Outcome::Cancelled,
+                        _ => delivered(),
+                    };
+                    // Sometimes of a home that the post has left.
+                    let home = self.former.get(post % 50).filter(|_| post % 7 == 0).copied();
+                    let home = home.unwrap_or(self.records[i].home());
+                    self.changes.push(Change::Settle { home, attempts: 1, outcome });
+                }
+            }
+            Op::Commit => self.commit(),
+            Op::Reopen => {
+                self.commit();
+                self.both(Bed::reopen);
+                let now = self.now;
+                self.both(|bed| bed.tidy(now, WEEK));
+                self.compare();
+            }
+            Op::Tidy(hours) => {
+                self.now = self.now.after(Duration::from_secs(3_600 * u64::from(hours)));
+                let now = self.now;
+                self.both(|bed| bed.tidy(now, WEEK));
+            }
+            Op::Page(pool, hours, bytes) => {
+                // Where the last one ended, as often as not.
+                let after =
+                    if bytes % 2 == 0 { Cursor::through(Timestamp::from_millis(hour(hours))) } else { self.cursor };
+                let (a, b) = self.both(|bed| {
+                    let pool = bed.pools[pool];
+                    bed.store().load(pool, after, NEVER, bytes).unwrap()
+                });
+                assert_eq!(a, b);
+                self.cursor = a.through;
+            }
+        }
+    }
+
+    fn commit(&mut self) {
+        let (now, changes) = (self.now, std::mem::take(&mut self.changes));
+        self.now = self.now.after(Duration::from_millis(1));
+        let (a, b) = self.both(|bed| format!("{:?}", bed.store().commit(now, changes.clone()).unwrap()));
+        assert_eq!(a, b);
+        if let Some(last) = self.records.last().map(|record| record.seq) {
+            let (a, b) = self.both(|bed| bed.find(last));
+            assert_eq!(a, b);
+        }
+    }
+
+    fn compare(&mut self) {
+        for pool in 0..2 {
+            let (a, b) = self.both(|bed| bed.all(pool, 700));
+            assert_eq!(a, b);
+        }
+        let seqs: Vec<Seq> = self.records.iter().map(|record| record.seq).collect();
+        for seq in seqs {
+            let (a, b) = self.both(|bed| bed.find(seq));
+            assert_eq!(a, b, "post {seq:?}");
+        }
+        for key in 0..6 {
+            let (a, b) = self.both(|bed| bed.store().find_key(&format!("key {key}")).unwrap());
+            assert_eq!(a, b, "key {key}");
+        }
+        let (a, b) = self.both(|bed| bed.store().next_seq());
+        assert_eq!(a, b);
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 60, ..ProptestConfig::default() })]
+
+    #[test]
+    fn both_stores_do_the_same_whatever_is_asked(
+        ops in proptest::collection::vec(op(), 1..150), posts in 1usize..4_000, marks in 1usize..20, own_days in 0usize..4,
+    ) {
+        let sizes = Sizes { generation_bytes: posts, generation_marks: marks, block_bytes: 300, own_days };
+        let mut twins = Twins {
+            memory: Bed::memory(),
+            sled: Bed::sled(sizes),
+            changes: Vec::new(),
+            records: Vec::new(),
+            former: Vec::new(),
+            now: NOW,
+            cursor: Cursor::START,
+        };
+        for op in ops {
+            twins.apply(op);
+        }
+        twins.apply(Op::Reopen);
+    }
+}

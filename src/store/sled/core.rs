@@ -228,8 +228,17 @@ impl Core {
         if !known {
             return Ok(None);
         }
-        let state = self.day_state(state::day(home.at))?;
-        Ok((!state.is_settled(home.seq)).then_some(state))
+        let is_sorted = held.is_none();
+        let day = state::day(home.at);
+        let state = self.day_state(day)?;
+        if state.is_settled(home.seq) {
+            return Ok(None);
+        }
+        // A post that left this day may have come back to it.
+        if is_sorted && state.has_left(home.seq) && !self.is_last_home(home)? {
+            return Ok(None);
+        }
+        self.day_state(day).map(Some)
     }
 
     /// The state of this day; put together if it is not at hand.

@@ -65,15 +65,15 @@ const RESERVE_BYTES: u64 = 64 << 20;
 
 /// How large things may grow.
 #[derive(Clone, Copy, Debug)]
-struct Sizes {
+pub(super) struct Sizes {
     /// Bytes of posts in one generation.
-    generation_bytes: usize,
+    pub generation_bytes: usize,
     /// Posts in one generation to which something happened.
-    generation_marks: usize,
+    pub generation_marks: usize,
     /// Bytes of a block, checksum included.
-    block_bytes: usize,
+    pub block_bytes: usize,
     /// Days that have a tree of their own.
-    own_days: usize,
+    pub own_days: usize,
 }
 
 impl Default for Sizes {
@@ -111,7 +111,7 @@ impl SledStore {
         self
     }
 
-    fn open_sized(path: &Path, sizes: Sizes) -> Result<Self, StoreError> {
+    pub(super) fn open_sized(path: &Path, sizes: Sizes) -> Result<Self, StoreError> {
         let opened = catch_unwind(AssertUnwindSafe(|| recover::open(path, sizes)));
         let (core, identity) = opened
             .unwrap_or_else(|panic| Err(StoreError::Damaged { path: path.to_owned(), what: panic_text(&*panic) }))?;
