@@ -219,10 +219,10 @@ struct BellState {
 impl Bell {
     /// Rings.
     pub fn ring(&self) {
-        if !self.0.rung.swap(true, Ordering::AcqRel) {
-            if let Some(sleeper) = self.0.sleeper.get() {
-                sleeper.unpark();
-            }
+        if !self.0.rung.swap(true, Ordering::AcqRel)
+            && let Some(sleeper) = self.0.sleeper.get()
+        {
+            sleeper.unpark();
         }
     }
 

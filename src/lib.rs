@@ -77,6 +77,15 @@
 //!
 //! - `serde`: `Serialize` and `Deserialize` for ids, outcomes and events.
 #![forbid(unsafe_code)]
+#![deny(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::dbg_macro,
+    clippy::todo,
+    clippy::unimplemented,
+    clippy::disallowed_methods
+)]
 
 mod clock;
 mod committer;
@@ -94,7 +103,9 @@ mod scheduler;
 mod shard;
 mod store;
 mod time;
-mod wheel;
+// Not a part of the API: public for the benches alone.
+#[doc(hidden)]
+pub mod wheel;
 mod worker;
 
 pub use clock::{Clock, ManualClock, SystemClock};

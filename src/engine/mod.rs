@@ -87,6 +87,8 @@ const CHUNK: usize = 4_096;
 const TURN: usize = 4 * CHUNK;
 /// Housekeeping is asked for this often.
 const TIDY_EVERY: Duration = Duration::from_secs(30);
+/// A store that is never idle is given housekeeping all the same after so long.
+const TIDY_AT_LAST: Duration = Duration::from_secs(300);
 
 /// A post in memory.
 #[derive(Debug)]
@@ -212,10 +214,10 @@ impl Engine {
             let deliveries = std::mem::take(self.outgoing.get_mut(shard)?);
             return Some(Effect::Deliver { shard, deliveries });
         }
-        if self.failed.is_none() {
-            if let Some(changes) = self.commits.send(self.now.mono) {
-                return Some(Effect::Commit { now: self.now.wall, changes });
-            }
+        if self.failed.is_none()
+            && let Some(changes) = self.commits.send(self.now.mono)
+        {
+            return Some(Effect::Commit { now: self.now.wall, changes });
         }
         self.settle_quiet();
         None
@@ -231,8 +233,8 @@ impl Engine {
             wall: now.or_else(|| self.wheel.next_wake().map(instant)),
             mono: match (&self.tidy, &self.closing) {
                 (_, Some(closing)) => Some(closing.deadline),
-                (Tidy::At(at), None) => Some(*at),
-                (Tidy::Asked, None) => None,
+                (Tidy::At(at), None) if self.commits.is_empty() => Some(*at),
+                (_, None) => None,
             },
         };
         let stall = self.commits.working_since().filter(|_| !self.stalled).map(|at| at + self.settings.stall_after);
@@ -389,20 +391,18 @@ impl Engine {
     /// Notices a commit that does not come back, and asks for housekeeping when there is time for it.
     fn watch_store(&mut self) {
         let working = self.commits.working_since().map(|since| self.now.mono.saturating_sub(since));
-        match working {
-            Some(stalled) if !self.stalled && stalled >= self.settings.stall_after => {
-                self.stalled = true;
-                self.emit(|| Event::StoreStalled { stalled });
-                self.refuse_pending(&Error::StoreStalled { stalled });
-            }
-            _ => {}
+        if let Some(stalled) = working.filter(|stalled| !self.stalled && *stalled >= self.settings.stall_after) {
+            self.stalled = true;
+            self.emit(|| Event::StoreStalled { stalled });
+            self.refuse_pending(&Error::StoreStalled { stalled });
         }
-        if let Tidy::At(at) = self.tidy {
-            if at <= self.now.mono && self.commits.is_empty() && self.closing.is_none() {
-                self.tidy = Tidy::Asked;
-                let retention = self.settings.retention;
-                self.effects.push_back(Effect::Tidy { now: self.now.wall, retention });
-            }
+        if let Tidy::At(at) = self.tidy
+            && self.now.mono >= if self.commits.is_empty() { at } else { at + TIDY_AT_LAST }
+            && self.closing.is_none()
+        {
+            self.tidy = Tidy::Asked;
+            let retention = self.settings.retention;
+            self.effects.push_back(Effect::Tidy { now: self.now.wall, retention });
         }
     }
 

@@ -23,10 +23,8 @@ impl Engine {
             self.handle_attempt(now, attempt);
         }
         self.handle_recalls(&mut report);
-        if report.recalled_all {
-            if let Some(closing) = &mut self.closing {
-                closing.recalling = closing.recalling.saturating_sub(1);
-            }
+        if let Some(closing) = self.closing.as_mut().filter(|_| report.recalled_all) {
+            closing.recalling = closing.recalling.saturating_sub(1);
         }
     }
 
