@@ -65,10 +65,11 @@ impl source::Source for SystemClock {
             let wall = self.wall();
             let mono = self.start.elapsed();
             if mono - before < Duration::from_millis(1) {
-                return Now { wall, mono };
+                return Now { wall, mono, machine: mono };
             }
         }
-        Now { wall: self.wall(), mono: self.start.elapsed() }
+        let mono = self.start.elapsed();
+        Now { wall: self.wall(), mono, machine: mono }
     }
 
     #[expect(clippy::disallowed_methods, reason = "this is the clock")]
@@ -89,11 +90,17 @@ impl source::Source for SystemClock {
             bell.nap(Duration::MAX);
             return;
         };
-        let (nap, spin) = if left > LOOK { (LOOK, false) } else { (left.saturating_sub(SPIN), true) };
-        if bell.nap(nap) || !spin {
-            return;
+        let (end, spin) = if left > LOOK { (now.mono + LOOK, Duration::ZERO) } else { (now.mono + left, SPIN) };
+        // A nap may end early without a ring.
+        loop {
+            let left = end.saturating_sub(self.start.elapsed());
+            if left <= spin {
+                break;
+            }
+            if bell.nap(left - spin) {
+                return;
+            }
         }
-        let end = now.mono + left;
         while self.start.elapsed() < end && !bell.has_rung() {
             std::hint::spin_loop();
         }
@@ -138,41 +145,42 @@ pub struct ManualClock {
 }
 
 struct Hands {
-    now: Now,
+    wall: Timestamp,
+    mono: Duration,
     bells: Vec<Bell>,
 }
 
 impl ManualClock {
     /// A clock that shows this instant.
     pub fn at(now: DateTime<Utc>) -> Self {
-        let now = Now { wall: Timestamp::from_datetime(now), mono: Duration::ZERO };
-        Self { hands: Arc::new(Mutex::new(Hands { now, bells: Vec::new() })) }
+        let hands = Hands { wall: Timestamp::from_datetime(now), mono: Duration::ZERO, bells: Vec::new() };
+        Self { hands: Arc::new(Mutex::new(hands)) }
     }
 
     /// The instant it shows.
     pub fn now(&self) -> DateTime<Utc> {
-        self.lock().now.wall.to_datetime()
+        self.lock().wall.to_datetime()
     }
 
     /// Lets this much time pass. What becomes due is sent by the scheduler's own threads: await the outcome,
     /// or [`Scheduler::settle`](crate::Scheduler::settle).
     pub fn advance(&self, by: Duration) {
-        self.turn(|now| {
-            now.wall = now.wall.after(by);
-            now.mono += by;
+        self.turn(|hands| {
+            hands.wall = hands.wall.after(by);
+            hands.mono += by;
         });
     }
 
     /// Steps the wall clock, forward or back, while no time passes: what an administrator or NTP does.
     pub fn step(&self, by: TimeDelta) {
         let micros = by.num_microseconds().unwrap_or(if by > TimeDelta::zero() { i64::MAX } else { i64::MIN });
-        self.turn(|now| now.wall = Timestamp::from_micros(now.wall.micros().saturating_add(micros)));
+        self.turn(|hands| hands.wall = Timestamp::from_micros(hands.wall.micros().saturating_add(micros)));
     }
 
-    fn turn(&self, hands: impl FnOnce(&mut Now)) {
-        let mut locked = self.lock();
-        hands(&mut locked.now);
-        locked.bells.iter().for_each(Bell::ring);
+    fn turn(&self, turn: impl FnOnce(&mut Hands)) {
+        let mut hands = self.lock();
+        turn(&mut hands);
+        hands.bells.iter().for_each(Bell::ring);
     }
 
     fn lock(&self) -> MutexGuard<'_, Hands> {
@@ -190,7 +198,8 @@ impl Clock for ManualClock {}
 
 impl source::Source for ManualClock {
     fn now(&self) -> Now {
-        self.lock().now
+        let hands = self.lock();
+        Now { wall: hands.wall, mono: hands.mono, machine: machine_time() }
     }
 
     fn wait(&self, until: Wake, bell: &Bell) {
@@ -273,6 +282,15 @@ mod tests {
             .collect();
         late.sort_unstable();
         assert!(late[late.len() / 2] < Duration::from_millis(1), "half of the waits were {:?} late", late[25]);
+    }
+
+    #[test]
+    fn a_long_wait_looks_at_the_wall_clock_every_100_milliseconds() {
+        let clock = SystemClock::default();
+        let before = clock.now();
+        clock.wait(Wake { wall: Some(before.wall.after(Duration::from_secs(3_600))), mono: None }, &Bell::default());
+        let waited = clock.now().mono - before.mono;
+        assert!(waited < Duration::from_secs(30), "a step would have been noticed after {waited:?}");
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! The loop that owns the engine: takes what arrives, lets time pass, carries out the effects, sleeps.
 
 use std::sync::Arc;
+use std::time::Duration;
 use std::{io, thread};
 
 use tokio::sync::broadcast;
@@ -59,12 +60,15 @@ impl Driver {
             commands.into_iter().for_each(|command| self.engine.handle_command(now, command));
             self.engine.handle_timeout(now);
             while let Some(effect) = self.engine.poll_effect() {
-                if let Effect::Stop { promise } = effect {
-                    return self.stop(promise);
+                if let Effect::Stop { promise, hangs } = effect {
+                    return self.stop(promise, hangs);
                 }
                 self.carry_out(effect);
             }
             let waiting = self.desks.iter_mut().map(DeskEnd::pass_on).fold(false, |any, full| any | full);
+            if self.engine.takes_commands() && !self.commands.is_empty() {
+                continue;
+            }
             if !waiting {
                 clock.wait(self.engine.poll_timeout(), &self.bell);
             } else {
@@ -122,8 +126,8 @@ impl Driver {
         }
     }
 
-    /// Ends all loops, the store last, and says so.
-    fn stop(self, promise: Option<Promise<()>>) {
+    /// Ends all loops, the store last, and says so. A store that hangs is left to itself.
+    fn stop(self, promise: Option<Promise<()>>, hangs: bool) {
         let Self { commands, answers, reports, store, committer, desks, crews, .. } = self;
         // Nobody reads these any more; a loop that waits for room in them goes on.
         drop((answers, reports));
@@ -133,10 +137,14 @@ impl Driver {
         }
         drop(crews);
         drop(store);
-        let closed = committer.join().unwrap_or(Err(StoreError::Poisoned));
+        let closed = if hangs {
+            Err(Error::StoreStalled { stalled: Duration::ZERO })
+        } else {
+            committer.join().unwrap_or(Err(StoreError::Poisoned)).map_err(Error::Store)
+        };
         drop(commands);
         if let Some(promise) = promise {
-            promise.fulfil(closed.map_err(Error::Store));
+            promise.fulfil(closed);
         }
     }
 }

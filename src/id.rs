@@ -104,7 +104,7 @@ pub struct PoolId(pub u16);
 pub enum State {
     /// Stored, waits for its due or for its next attempt.
     Scheduled,
-    /// Claimed: handed over, or about to be.
+    /// Handed over to its pool; its outcome is not durable yet.
     InFlight,
     /// Claimed by a process that ended before it recorded an outcome.
     InDoubt,

@@ -89,6 +89,11 @@ impl<T> Inbox<T> {
         }
     }
 
+    /// Whether nothing waits.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
     /// The messages that are there now.
     pub fn drain(&self) -> TryIter<'_, T> {
         self.0.try_iter()

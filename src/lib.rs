@@ -77,6 +77,7 @@
 //!
 //! - `serde`: `Serialize` and `Deserialize` for ids, outcomes and events.
 #![forbid(unsafe_code)]
+#![warn(missing_docs, missing_debug_implementations)]
 #![deny(
     clippy::unwrap_used,
     clippy::expect_used,

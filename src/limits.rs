@@ -20,6 +20,8 @@ pub const DUE_MIN_MILLIS: i64 = 0;
 pub const DUE_MAX_MILLIS: i64 = 253_402_300_799_999;
 /// Commands waiting for the driver.
 pub const COMMANDS: usize = 16_384;
+/// Bytes of posts in commands that wait for the driver.
+pub const COMMANDS_BYTES: usize = 192 << 20;
 /// Commands that the driver takes in one turn.
 pub const COMMANDS_PER_TURN: usize = 4_096;
 /// How long deliveries in flight may go on when the last handle is dropped without a shutdown.
@@ -50,10 +52,13 @@ pub const POOLS: usize = 1_024;
 pub const SHARDS: usize = 64;
 /// Threads of one pool.
 pub const THREADS: usize = 256;
+/// Threads of one pool that call its broadcaster, where it blocks them.
+pub const CALLERS: usize = 1_024;
 /// Deliveries of one pool that run at the same time.
 pub const CONCURRENCY: usize = 1 << 20;
 
 const _: () = assert!(PAYLOAD_BYTES <= PAYLOAD_BYTES_MAX);
 const _: () = assert!(PAYLOAD_BYTES_MAX <= BATCH_BYTES);
+const _: () = assert!(2 * BATCH_BYTES <= COMMANDS_BYTES);
 const _: () = assert!(POOLS <= u16::MAX as usize);
 const _: () = assert!(NAME_BYTES <= u8::MAX as usize);

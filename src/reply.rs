@@ -72,6 +72,11 @@ impl<T> Promise<T> {
         (Self(sender), Reply(Answer::Awaited(receiver)))
     }
 
+    /// Whether nobody waits for the answer any more.
+    pub(crate) fn is_forgotten(&self) -> bool {
+        self.0.is_closed()
+    }
+
     /// Gives the answer. Nobody may be listening any more; that is fine.
     pub(crate) fn fulfil(self, answer: Result<T>) {
         let _ = self.0.send(answer);

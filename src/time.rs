@@ -89,6 +89,8 @@ pub struct Now {
     pub wall: Timestamp,
     /// Time since some fixed moment; never steps.
     pub mono: Duration,
+    /// The monotonic time of the machine, also where the others are moved by hand: for watching over the disk.
+    pub machine: Duration,
 }
 
 /// When a machine wants to be called next, on either clock.

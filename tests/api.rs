@@ -92,6 +92,27 @@ fn the_same_key_and_content_is_the_same_post_and_other_content_a_conflict() {
 }
 
 #[test]
+fn a_host_that_lost_the_answer_asks_again_with_the_key_even_long_after_the_due() {
+    let world = World::new();
+    let original = post("a").at(at(START) + secs(5)).key("k");
+    let id = world.scheduler.schedule(original.clone()).wait().unwrap();
+    let fresh = post("fresh").at(at(START) + secs(9_000)).key("fresh");
+    world.pass(secs(5));
+    world.pass(secs(3_600));
+    assert_eq!(world.scheduler.schedule(original.clone()).wait().unwrap(), id);
+    let unit = vec![fresh.clone(), original.clone(), post("c").at(at(START) + secs(9_000))];
+    let ids = world.scheduler.schedule_all(unit).wait().unwrap();
+    assert_eq!((ids.len(), ids[1]), (3, id));
+    assert_eq!(world.scheduler.schedule(fresh).wait().unwrap(), ids[0]);
+    let other = world.scheduler.schedule(post("b").at(at(START) + secs(5)).key("k")).wait();
+    assert!(matches!(other, Err(Error::Conflict { .. })));
+    let new = world.scheduler.schedule_all([post("d"), post("e").at(at(START)).key("new")]).wait();
+    assert!(matches!(new, Err(Error::DuePast { .. })));
+    world.pass(secs(9_000));
+    assert_eq!(world.outbox.calls().len(), 3);
+}
+
+#[test]
 fn a_cancelled_post_is_never_sent_wherever_it_is() {
     let world = World::new();
     let soon = world.scheduler.schedule(post("soon").at(at(START) + secs(1))).wait().unwrap();

@@ -165,6 +165,41 @@ fn a_clean_shutdown_leaves_no_possible_repeats() {
 }
 
 #[test]
+fn a_clean_shutdown_before_the_repeat_keeps_the_doubt() {
+    let world = World::new();
+    let id = world.scheduler.schedule(post("a").at(at(START) + secs(10))).wait().unwrap();
+    world.pass(secs(9));
+    let (store, later) = (world.store.clone(), ManualClock::at(at(START) + secs(100)));
+    std::mem::forget(world);
+
+    // The second process knows that the post may have been sent; its only worker is busy, so it does not get to it.
+    let open = Arc::new(AtomicBool::new(false));
+    let gate = open.clone();
+    let broadcaster = move |_| {
+        let gate = gate.clone();
+        async move {
+            while !gate.load(Ordering::Acquire) {
+                tokio::task::yield_now().await;
+            }
+            Ok(Receipt::default())
+        }
+    };
+    let pool = Pool::new("p", broadcaster).concurrency(1);
+    let builder = Scheduler::builder().store(store.clone()).clock(later.clone()).pool(pool);
+    let scheduler = builder.start().unwrap();
+    let busy = scheduler.schedule(post("busy").priority(punctual::Priority::HIGH)).wait().unwrap();
+    let closed = scheduler.shutdown(secs(3_600));
+    open.store(true, Ordering::Release);
+    closed.wait().unwrap();
+
+    let world = World::on(store, later, same, |builder| builder);
+    world.pass(secs(0));
+    let calls = world.outbox.calls();
+    assert!(calls.iter().filter(|call| call.id == id).all(|call| call.redelivery), "{calls:?}");
+    assert!(calls.iter().all(|call| call.id != busy || !call.redelivery));
+}
+
+#[test]
 fn nothing_is_lost_when_the_grace_runs_out() {
     let clock = ManualClock::at(at(START));
     let store = MemoryStore::default();

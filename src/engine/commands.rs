@@ -32,6 +32,19 @@ pub enum Search {
     Mutate(PostRef, Mutation),
     Get(Promise<Option<Status>>),
     Outcome(PostRef, Promise<Outcome>),
+    /// A post whose due is long past may have been scheduled before, with the key it has.
+    Schedule {
+        unit: Unit,
+        index: usize,
+    },
+}
+
+/// Posts to be scheduled together, and which of them are known to have been scheduled before.
+#[derive(Debug)]
+pub struct Unit {
+    posts: Vec<NewPost>,
+    known: Vec<(usize, Seq)>,
+    promise: SchedulePromise,
 }
 
 impl Search {
@@ -40,6 +53,7 @@ impl Search {
             Self::Mutate(_, mutation) => mutation.refuse(error.clone()),
             Self::Get(promise) => promise.fulfil(Err(error.clone())),
             Self::Outcome(_, promise) => promise.fulfil(Err(error.clone())),
+            Self::Schedule { unit, .. } => unit.promise.fulfil(Err(error.clone())),
         }
     }
 }
@@ -51,7 +65,7 @@ impl Engine {
         let refusal = match (&self.failed, &self.closing) {
             (Some(error), _) => Some(Error::Store(error.clone())),
             (None, Some(_)) => Some(Error::Closed),
-            (None, None) => None,
+            (None, None) => self.stall(),
         };
         match (command, refusal) {
             (Command::Shutdown { grace, promise }, _) => self.begin_close(grace, promise),
@@ -62,7 +76,9 @@ impl Engine {
             (Command::Get { promise, .. }, Some(error)) => promise.fulfil(Err(error)),
             (Command::Outcome { promise, .. }, Some(error)) => promise.fulfil(Err(error)),
             (Command::Settle { promise }, Some(error)) => promise.fulfil(Err(error)),
-            (Command::Schedule { posts, promise }, None) => self.schedule(posts, promise),
+            (Command::Schedule { posts, promise, .. }, None) => {
+                self.schedule(Unit { posts, known: Vec::new(), promise })
+            }
             (Command::Cancel { post, promise }, None) => self.seek_mutation(post, Mutation::Cancel(promise)),
             (Command::Reschedule { post, due, promise }, None) => {
                 self.seek_mutation(post, Mutation::Reschedule(due, promise));
@@ -73,15 +89,27 @@ impl Engine {
         }
     }
 
-    fn schedule(&mut self, posts: Vec<NewPost>, promise: SchedulePromise) {
-        if self.stalled {
-            let since = self.commits.working_since().unwrap_or(self.now.mono);
-            let stalled = self.now.mono.saturating_sub(since);
-            return promise.fulfil(Err(Error::StoreStalled { stalled }));
+    /// What is answered while the store does not answer.
+    fn stall(&self) -> Option<Error> {
+        let since = self.commits.working_since().filter(|_| self.stalled)?;
+        Some(Error::StoreStalled { stalled: self.now.machine.saturating_sub(since) })
+    }
+
+    fn schedule(&mut self, unit: Unit) {
+        let is_known = |index: usize| unit.known.iter().any(|(known, _)| *known == index);
+        let late = (0..unit.posts.len())
+            .find(|index| unit.posts.get(*index).is_some_and(|post| post.late.is_some()) && !is_known(*index));
+        if let Some(index) = late {
+            let key = unit.posts.get(index).and_then(|post| post.body.key()).unwrap_or_default().to_owned();
+            return self.search(PostRef::Key(key), Search::Schedule { unit, index });
         }
+        let Unit { posts, known, promise } = unit;
         let mut bytes = 0;
         let mut planned = Vec::with_capacity(posts.len());
-        for NewPost { pool, due, body } in posts {
+        for (index, NewPost { pool, due, body, .. }) in posts.into_iter().enumerate() {
+            if known.iter().any(|(known, _)| *known == index) {
+                continue;
+            }
             let Some(pool) = self.settings.pools.get(pool) else { continue };
             bytes += body.len() + size_of::<Record>();
             let seq = self.next_seq;
@@ -96,7 +124,26 @@ impl Engine {
         let claims: Vec<Change> = claims.map(|post| Change::Claim { home: post.record.home(), attempt: 1 }).collect();
         let records = planned.iter().map(|post| post.record.clone()).collect();
         let changes = std::iter::once(Change::Schedule(records)).chain(claims);
-        self.commits.add(changes, Some(Then::Scheduled { posts: planned, promise }), bytes);
+        self.commits.add_new(changes, Then::Scheduled { posts: planned, known, promise }, bytes);
+    }
+
+    /// The store has looked for the key of a post whose due is long past.
+    fn schedule_late(&mut self, mut unit: Unit, index: usize, found: Option<&Found>) {
+        let Some(post) = unit.posts.get_mut(index) else { return };
+        match found.map(Found::record) {
+            Some(record) if record.body.fingerprint() == post.body.fingerprint() => {
+                unit.known.push((index, record.seq));
+                self.schedule(unit);
+            }
+            Some(record) => {
+                let (key, existing) = (post.body.key().unwrap_or_default().to_owned(), self.id(record.seq));
+                unit.promise.fulfil(Err(Error::Conflict { key, existing }));
+            }
+            None => {
+                let late = post.late.take().unwrap_or(Error::Closed);
+                unit.promise.fulfil(Err(late));
+            }
+        }
     }
 
     /// Whether a new post is claimed as it is stored. It is not if its pool has no memory for it.
@@ -145,6 +192,7 @@ impl Engine {
         };
         let slot = found.as_ref().and_then(|found| self.slot(found.record().seq));
         match (search, slot, found) {
+            (Search::Schedule { unit, index }, _, found) => self.schedule_late(unit, index, found.as_ref()),
             (Search::Mutate(post, mutation), None, None) => {
                 mutation.refuse(Error::NotFound { post: post.to_string() });
             }
@@ -159,9 +207,7 @@ impl Engine {
                 promise.fulfil(Err(Error::NotFound { post: post.to_string() }));
             }
             (Search::Outcome(_, promise), None, Some(Found::Settled { outcome, .. })) => promise.fulfil(Ok(outcome)),
-            (Search::Outcome(_, promise), _, Some(found)) => {
-                self.waiters.entry(found.record().seq).or_default().push(promise);
-            }
+            (Search::Outcome(_, promise), _, Some(found)) => self.wait(found.record().seq, promise),
             (Search::Outcome(_, promise), Some(_), None) => promise.fulfil(Err(Error::Closed)),
         }
     }
@@ -227,12 +273,19 @@ impl Engine {
         match self.resident(&post) {
             Err(error) => promise.fulfil(Err(error)),
             Ok(Some(slot)) => {
-                if let Some(post) = self.posts.get(slot as usize) {
-                    self.waiters.entry(post.record.seq).or_default().push(promise);
+                if let Some(seq) = self.posts.get(slot as usize).map(|post| post.record.seq) {
+                    self.wait(seq, promise);
                 }
             }
             Ok(None) => self.search(post.clone(), Search::Outcome(post, promise)),
         }
+    }
+
+    /// Waits for the outcome of this post. Those who gave up waiting are forgotten.
+    fn wait(&mut self, seq: Seq, promise: Promise<Outcome>) {
+        let waiters = self.waiters.entry(seq).or_default();
+        waiters.retain(|waiter| !waiter.is_forgotten());
+        waiters.push(promise);
     }
 
     fn status(&self, slot: u32) -> Option<Status> {

@@ -3,6 +3,7 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
+use crate::id::Seq;
 use crate::limits;
 use crate::post::{Change, Outcome, Record};
 use crate::reply::Promise;
@@ -12,7 +13,7 @@ use super::message::SchedulePromise;
 /// What follows when a change is durable.
 #[derive(Debug)]
 pub enum Then {
-    Scheduled { posts: Vec<Planned>, promise: SchedulePromise },
+    Scheduled { posts: Vec<Planned>, known: Vec<(usize, Seq)>, promise: SchedulePromise },
     Claimed { slot: u32 },
     Moved { slot: u32, why: Why },
     Left { slot: u32, outcome: Outcome, lateness: Option<Duration>, promise: Option<Promise<()>> },
@@ -41,6 +42,25 @@ struct Batch {
     bytes: usize,
 }
 
+impl Batch {
+    /// The last of these that is not full.
+    fn last(line: &mut VecDeque<Self>) -> &mut Self {
+        let is_full =
+            |batch: &Self| batch.bytes >= limits::COMMIT_BYTES || batch.changes.len() >= limits::COMMIT_CHANGES;
+        if line.back().is_none_or(is_full) {
+            line.push_back(Self::default());
+        }
+        let last = line.len() - 1;
+        &mut line[last]
+    }
+
+    fn add(&mut self, changes: impl IntoIterator<Item = Change>, then: impl IntoIterator<Item = Then>, bytes: usize) {
+        self.changes.extend(changes);
+        self.then.extend(then);
+        self.bytes += bytes;
+    }
+}
+
 /// A commit that the store works on.
 #[derive(Debug)]
 struct Sent {
@@ -49,27 +69,29 @@ struct Sent {
     bytes: usize,
 }
 
-/// Commits, in order.
+/// Commits, in order. New posts wait in a line of their own, so that a bulk of them does not delay the claims and
+/// outcomes of others; changes to a post come after it was stored, so they never overtake it.
 #[derive(Debug, Default)]
 pub struct Commits {
-    open: VecDeque<Batch>,
+    new: VecDeque<Batch>,
+    changes: VecDeque<Batch>,
+    /// Whether the last commit sent brought new posts.
+    new_was_last: bool,
     sent: VecDeque<Sent>,
     bytes: usize,
 }
 
 impl Commits {
-    /// Adds changes that go into one commit together. `bytes` is what they hold in memory, roughly.
-    pub fn add(&mut self, changes: impl IntoIterator<Item = Change>, then: Option<Then>, bytes: usize) {
-        let full = |batch: &Batch| batch.bytes >= limits::COMMIT_BYTES || batch.changes.len() >= limits::COMMIT_CHANGES;
-        if self.open.back().is_none_or(full) {
-            self.open.push_back(Batch::default());
-        }
-        if let Some(batch) = self.open.back_mut() {
-            batch.changes.extend(changes);
-            batch.then.extend(then);
-            batch.bytes += bytes;
-            self.bytes += bytes;
-        }
+    /// Adds a unit of new posts, and their claims, to one commit. `bytes` is what they hold in memory, roughly.
+    pub fn add_new(&mut self, changes: impl IntoIterator<Item = Change>, then: Then, bytes: usize) {
+        self.bytes += bytes;
+        Batch::last(&mut self.new).add(changes, Some(then), bytes);
+    }
+
+    /// Adds a change to a post that is stored.
+    pub fn add(&mut self, change: Change, then: Option<Then>, bytes: usize) {
+        self.bytes += bytes;
+        Batch::last(&mut self.changes).add([change], then, bytes);
     }
 
     /// The next commit to hand to the store, if it has not got enough to do.
@@ -77,9 +99,25 @@ impl Commits {
         if self.sent.len() >= limits::COMMITS_IN_FLIGHT {
             return None;
         }
-        let Batch { changes, then, bytes } = self.open.pop_front()?;
+        let Batch { changes, then, bytes } = self.next()?;
         self.sent.push_back(Sent { since: now, then, bytes });
         Some(changes)
+    }
+
+    /// Both lines in one commit if they are short, else the one whose turn it is.
+    fn next(&mut self) -> Option<Batch> {
+        let (Some(new), Some(changes)) = (self.new.front(), self.changes.front()) else {
+            return self.changes.pop_front().or_else(|| self.new.pop_front());
+        };
+        let is_short = new.bytes + changes.bytes <= limits::COMMIT_BYTES
+            && new.changes.len() + changes.changes.len() <= limits::COMMIT_CHANGES;
+        if is_short {
+            let (mut both, new) = (self.changes.pop_front()?, self.new.pop_front()?);
+            both.add(new.changes, new.then, new.bytes);
+            return Some(both);
+        }
+        self.new_was_last = !self.new_was_last;
+        if self.new_was_last { self.new.pop_front() } else { self.changes.pop_front() }
     }
 
     /// The oldest commit sent has come back: what follows from it. The next one has had the store for itself
@@ -100,7 +138,7 @@ impl Commits {
 
     /// Whether nothing is gathered or sent.
     pub fn is_empty(&self) -> bool {
-        self.open.is_empty() && self.sent.is_empty()
+        self.new.is_empty() && self.changes.is_empty() && self.sent.is_empty()
     }
 
     /// Whether new posts have to wait before they are taken in.
@@ -110,14 +148,15 @@ impl Commits {
 
     /// Everything that was to follow, in order.
     pub fn pending(&mut self) -> impl Iterator<Item = &mut Vec<Then>> {
-        self.sent.iter_mut().map(|sent| &mut sent.then).chain(self.open.iter_mut().map(|batch| &mut batch.then))
+        let open = self.changes.iter_mut().chain(&mut self.new).map(|batch| &mut batch.then);
+        self.sent.iter_mut().map(|sent| &mut sent.then).chain(open)
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::id::{PoolId, Seq};
+    use crate::id::PoolId;
     use crate::post::Home;
     use crate::time::Timestamp;
 
@@ -130,7 +169,7 @@ mod tests {
         let mut commits = Commits::default();
         let all: Vec<_> = (0..3 * limits::COMMIT_CHANGES as u64 + 5).map(change).collect();
         for change in &all {
-            commits.add([change.clone()], None, 1);
+            commits.add(change.clone(), None, 1);
         }
         let mut seen = Vec::new();
         while !commits.is_empty() {

@@ -1,32 +1,58 @@
 //! The messages at the engine's border.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use crate::error::{Result, StoreError};
+use crate::error::{Error, Result, StoreError};
 use crate::id::{PoolId, PostId, Seq};
 use crate::post::{Body, Change, Cursor, Delivery, Ending, Event, Found, Outcome, Page, PostRef, Status, Verdict};
 use crate::reply::Promise;
 use crate::time::Timestamp;
 
 /// A post that has been checked: what is left to do is to give it a number and store it.
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, Debug)]
 pub struct NewPost {
     /// The pool's place in the scheduler's list.
     pub pool: usize,
     pub due: Timestamp,
     pub body: Body,
+    /// Its due is long past, and it was not asked to go out all the same: it is refused with this, unless its key
+    /// says that it was scheduled before.
+    pub late: Option<Error>,
 }
 
 /// What the host wants.
 #[derive(Debug)]
 pub enum Command {
-    Schedule { posts: Vec<NewPost>, promise: SchedulePromise },
+    Schedule { posts: Vec<NewPost>, promise: SchedulePromise, weight: Weight },
     Cancel { post: PostRef, promise: Promise<()> },
     Reschedule { post: PostRef, due: Timestamp, promise: Promise<()> },
     Get { post: PostRef, promise: Promise<Option<Status>> },
     Outcome { post: PostRef, promise: Promise<Outcome> },
     Settle { promise: Promise<()> },
     Shutdown { grace: Duration, promise: Promise<()> },
+}
+
+/// What a command holds in memory while it waits to be taken: added to a common sum until it is dropped.
+#[derive(Debug)]
+pub struct Weight {
+    sum: Arc<AtomicUsize>,
+    bytes: usize,
+}
+
+impl Weight {
+    /// Adds so many bytes; `None` if that would be more than the limit.
+    pub fn add(sum: &Arc<AtomicUsize>, bytes: usize, limit: usize) -> Option<Self> {
+        let weight = Self { sum: Arc::clone(sum), bytes };
+        (sum.fetch_add(bytes, Ordering::Relaxed) + bytes <= limit).then_some(weight)
+    }
+}
+
+impl Drop for Weight {
+    fn drop(&mut self) {
+        self.sum.fetch_sub(self.bytes, Ordering::Relaxed);
+    }
 }
 
 /// To whom the ids are given.
@@ -41,7 +67,7 @@ impl SchedulePromise {
         match self {
             Self::One(promise) => {
                 // A unit of one post is answered with one id.
-                promise.fulfil(answer.and_then(|ids| ids.first().copied().ok_or(crate::error::Error::Closed)));
+                promise.fulfil(answer.and_then(|ids| ids.first().copied().ok_or(Error::Closed)));
             }
             Self::All(promise) => promise.fulfil(answer),
         }
@@ -74,8 +100,8 @@ pub enum Effect {
     RecallAll { shard: usize },
     /// Tell the listeners.
     Emit(Event),
-    /// Everything is done: end, and then say so.
-    Stop { promise: Option<Promise<()>> },
+    /// Everything is done, or the grace is over and the store hangs: end, and then say so.
+    Stop { promise: Option<Promise<()>>, hangs: bool },
 }
 
 /// What the committer answers. Answers come in the order of the requests.

@@ -31,7 +31,7 @@ use slab::Slab;
 use crate::error::{Error, StoreError};
 use crate::id::{PoolId, PostId, Seq};
 use crate::limits;
-use crate::post::{Change, Delivery, Event, Outcome, Record};
+use crate::post::{Change, Delivery, Event, Facts, Outcome, Record, Stage};
 use crate::reply::Promise;
 use crate::retry::RetryPolicy;
 use crate::time::{Now, Timestamp, Wake};
@@ -40,7 +40,7 @@ use crate::wheel::{Handle, Wheel};
 use commands::{Mutation, Search};
 use commits::{Commits, Then};
 use lifecycle::{Happening, Phase};
-pub use message::{Answer, Attempt, Command, Effect, NewPost, Report, SchedulePromise, Sought};
+pub use message::{Answer, Attempt, Command, Effect, NewPost, Report, SchedulePromise, Sought, Weight};
 pub use plan::{plan, plan_due};
 use window::Window;
 
@@ -186,7 +186,9 @@ impl Engine {
     /// Whether the engine takes commands now. If not, they wait where they are: too many posts are on the way
     /// to the store.
     pub fn takes_commands(&self) -> bool {
-        !self.commits.is_full() && self.searches.len() < limits::SEARCHES
+        let is_loaded = self.commits.is_full() || self.searches.len() >= limits::SEARCHES;
+        // Where they are only refused, there is no reason to let them wait.
+        !is_loaded || self.stalled || self.failed.is_some() || self.closing.is_some()
     }
 
     /// Whether a shutdown is under way.
@@ -207,15 +209,16 @@ impl Engine {
 
     /// The next thing to do.
     pub fn poll_effect(&mut self) -> Option<Effect> {
-        if let Some(effect) = self.effects.pop_front() {
-            return Some(effect);
-        }
+        // Deliveries first: whatever is asked of a shard is asked after them.
         if let Some(shard) = self.outgoing.iter().position(|deliveries| !deliveries.is_empty()) {
             let deliveries = std::mem::take(self.outgoing.get_mut(shard)?);
             return Some(Effect::Deliver { shard, deliveries });
         }
+        if let Some(effect) = self.effects.pop_front() {
+            return Some(effect);
+        }
         if self.failed.is_none()
-            && let Some(changes) = self.commits.send(self.now.mono)
+            && let Some(changes) = self.commits.send(self.now.machine)
         {
             return Some(Effect::Commit { now: self.now.wall, changes });
         }
@@ -226,18 +229,22 @@ impl Engine {
     /// When to call [`handle_timeout`](Self::handle_timeout) if nothing else happens.
     pub fn poll_timeout(&mut self) -> Wake {
         if self.failed.is_some() {
-            return Wake { wall: None, mono: self.closing.as_ref().map(|closing| closing.deadline) };
+            return Wake::default();
         }
+        let deadline = self.closing.as_ref().map(|closing| closing.deadline).filter(|at| *at > self.now.mono);
         let now = self.overflowing.then_some(self.now.wall);
         let timers = Wake {
             wall: now.or_else(|| self.wheel.next_wake().map(instant)),
             mono: match (&self.tidy, &self.closing) {
-                (_, Some(closing)) => Some(closing.deadline),
+                (_, Some(_)) => deadline,
                 (Tidy::At(at), None) if self.commits.is_empty() => Some(*at),
                 (_, None) => None,
             },
         };
-        let stall = self.commits.working_since().filter(|_| !self.stalled).map(|at| at + self.settings.stall_after);
+        let stall = self.commits.working_since().filter(|_| !self.stalled).map(|since| {
+            let stalled = self.now.machine.saturating_sub(since);
+            self.now.mono + self.settings.stall_after.saturating_sub(stalled)
+        });
         timers.or(Wake { wall: self.next_load(), mono: stall })
     }
 
@@ -301,7 +308,7 @@ impl Engine {
         }
         if let Some(post) = self.posts.get(slot as usize) {
             let claim = Change::Claim { home: post.record.home(), attempt: post.record.attempts + 1 };
-            self.commits.add([claim], Some(Then::Claimed { slot }), 0);
+            self.commits.add(claim, Some(Then::Claimed { slot }), 0);
         }
     }
 
@@ -311,7 +318,7 @@ impl Engine {
         }
         let Some(Resident { record, .. }) = self.posts.get(slot as usize) else { return };
         let Some((place, pool)) = self.pool(record.pool) else { return };
-        let delivery = Delivery {
+        let delivery = Delivery::new(Facts {
             id: PostId::new(self.settings.store, record.seq),
             slot,
             pool: Arc::clone(&pool.name),
@@ -320,7 +327,8 @@ impl Engine {
             attempt: record.attempts + 1,
             maybe_sent: record.maybe_sent,
             body: record.body.clone(),
-        };
+            stage: Stage::default(),
+        });
         let shard = self.settings.shard(place, record);
         if let Some(outgoing) = self.outgoing.get_mut(shard) {
             outgoing.push(delivery);
@@ -330,9 +338,10 @@ impl Engine {
     /// Takes a claim back, at the end of a shutdown's intake: the attempt was not made.
     fn release(&mut self, slot: u32) {
         let Some(post) = self.posts.get(slot as usize) else { return };
-        if post.phase == Phase::Claimed {
+        // One that may have been sent before stays in doubt: its claim is all that says so.
+        if post.phase == Phase::Claimed && !post.record.maybe_sent {
             let home = post.record.home();
-            self.commits.add([Change::Release { home }], None, 0);
+            self.commits.add(Change::Release { home }, None, 0);
         }
         self.forget(slot);
     }
@@ -390,7 +399,7 @@ impl Engine {
 
     /// Notices a commit that does not come back, and asks for housekeeping when there is time for it.
     fn watch_store(&mut self) {
-        let working = self.commits.working_since().map(|since| self.now.mono.saturating_sub(since));
+        let working = self.commits.working_since().map(|since| self.now.machine.saturating_sub(since));
         if let Some(stalled) = working.filter(|stalled| !self.stalled && *stalled >= self.settings.stall_after) {
             self.stalled = true;
             self.emit(|| Event::StoreStalled { stalled });
@@ -438,7 +447,9 @@ impl Engine {
         let told = Error::Store(error.clone());
         self.failed = Some(error);
         self.outgoing.iter_mut().for_each(Vec::clear);
+        self.effects.extend((0..self.outgoing.len()).map(|shard| Effect::RecallAll { shard }));
         self.refuse_pending(&told);
+        self.commits = Commits::default();
         for search in self.searches.drain() {
             search.refuse(&told);
         }
@@ -475,13 +486,14 @@ impl Engine {
     fn close(&mut self) {
         let Some(closing) = self.closing.as_mut().filter(|closing| !closing.stopped) else { return };
         let flying = self.posts.iter().any(|(_, post)| post.phase == Phase::InFlight);
-        let flushed = self.commits.is_empty() || self.failed.is_some();
+        let hangs = self.stalled && self.now.mono >= closing.deadline;
+        let flushed = self.commits.is_empty() || self.failed.is_some() || hangs;
         let waited = self.now.mono >= closing.deadline || self.failed.is_some();
         // Past the deadline what is in flight is left behind: its claim is durable, the next start knows it.
         if flushed && (waited || (!flying && closing.recalling == 0)) {
             closing.stopped = true;
             let promise = closing.promise.take();
-            self.effects.push_back(Effect::Stop { promise });
+            self.effects.push_back(Effect::Stop { promise, hangs });
         }
     }
 }

@@ -24,11 +24,14 @@ pub fn plan(post: &Post, pools: &[impl AsRef<str>], max_payload: usize, now: Tim
             return Err(Error::InvalidName { what, bytes, max: limits::NAME_BYTES });
         }
     }
-    let due = match post.due {
-        Some(due) => plan_due(due, post.or_now, now)?,
-        None => now.ceil_millis(),
+    let (due, late) = match post.due.map(|due| plan_due(due, post.or_now, now)) {
+        Some(Ok(due)) => (due, None),
+        // With a key it may be scheduled already: the store knows.
+        Some(Err(late @ Error::DuePast { .. })) if post.key.is_some() => (now, Some(late)),
+        Some(Err(error)) => return Err(error),
+        None => (now.ceil_millis(), None),
     };
-    Ok(NewPost { pool, due, body: Body::encode(post) })
+    Ok(NewPost { pool, due, body: Body::encode(post), late })
 }
 
 /// The due as it is kept: rounded up to a millisecond, and now if it has just passed.

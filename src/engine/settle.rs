@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use crate::error::{Error, StoreError};
+use crate::id::Seq;
 use crate::post::{Change, Event, Outcome, Record, Step, Verdict};
 use crate::reply::Promise;
 use crate::time::Now;
@@ -67,7 +68,7 @@ impl Engine {
         if let Some(post) = self.posts.get(slot as usize) {
             let settle =
                 Change::Settle { home: post.record.home(), attempts: post.record.attempts, outcome: outcome.clone() };
-            self.commits.add([settle], Some(Then::Left { slot, outcome, lateness, promise }), 0);
+            self.commits.add(settle, Some(Then::Left { slot, outcome, lateness, promise }), 0);
         }
     }
 
@@ -81,13 +82,16 @@ impl Engine {
             post.record = to.clone();
             post.moves += 1;
             let bytes = to.body.len();
-            self.commits.add([Change::Move { from, to: Box::new(to) }], Some(Then::Moved { slot, why }), bytes);
+            self.commits.add(Change::Move { from, to: Box::new(to) }, Some(Then::Moved { slot, why }), bytes);
         }
     }
 
     /// The committer has answered.
     pub fn handle_answer(&mut self, now: Now, answer: Answer) {
         self.observe(now);
+        if self.failed.is_some() {
+            return;
+        }
         match answer {
             Answer::Committed(Ok(verdicts)) => self.handle_committed(now, verdicts),
             Answer::Committed(Err(error)) | Answer::Tidied(Err(error)) => self.fail(error),
@@ -105,10 +109,10 @@ impl Engine {
             self.emit(|| Event::StoreResumed);
         }
         let mut verdicts = verdicts.into_iter();
-        for then in self.commits.received(now.mono) {
+        for then in self.commits.received(now.machine) {
             match then {
-                Then::Scheduled { posts, promise } => match verdicts.next() {
-                    Some(verdict) => self.scheduled(posts, verdict, promise),
+                Then::Scheduled { posts, known, promise } => match verdicts.next() {
+                    Some(verdict) => self.scheduled(posts, known, verdict, promise),
                     None => return self.fail(StoreError::Poisoned),
                 },
                 Then::Claimed { slot } => {
@@ -122,7 +126,13 @@ impl Engine {
         }
     }
 
-    fn scheduled(&mut self, posts: Vec<Planned>, verdict: Verdict, promise: SchedulePromise) {
+    fn scheduled(
+        &mut self,
+        posts: Vec<Planned>,
+        mut known: Vec<(usize, Seq)>,
+        verdict: Verdict,
+        promise: SchedulePromise,
+    ) {
         let seqs = match verdict {
             Verdict::Stored(seqs) => seqs,
             Verdict::Conflict { index, existing } => {
@@ -131,7 +141,12 @@ impl Engine {
             }
             Verdict::Refused(error) => return promise.fulfil(Err(Error::Store(error))),
         };
-        promise.fulfil(Ok(seqs.iter().map(|seq| self.id(*seq)).collect()));
+        let mut ids: Vec<_> = seqs.iter().map(|seq| self.id(*seq)).collect();
+        known.sort_unstable();
+        for (index, seq) in known {
+            ids.insert(index.min(ids.len()), self.id(seq));
+        }
+        promise.fulfil(Ok(ids));
         for (Planned { record, claimed }, kept) in posts.into_iter().zip(seqs) {
             if record.seq != kept {
                 continue;
@@ -143,7 +158,7 @@ impl Engine {
                 let slot = self.admit(place, record, if claimed { Phase::Claimed } else { Phase::Armed });
                 self.proceed(slot);
             } else if claimed {
-                self.commits.add([Change::Release { home: record.home() }], None, 0);
+                self.commits.add(Change::Release { home: record.home() }, None, 0);
             }
         }
     }

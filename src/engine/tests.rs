@@ -35,7 +35,7 @@ impl Rig {
             stall_after: STALL,
             retention: Duration::from_secs(86_400),
         };
-        let now = Now { wall: Timestamp::from_millis(START), mono: Duration::ZERO };
+        let now = Now { wall: Timestamp::from_millis(START), mono: Duration::ZERO, machine: Duration::ZERO };
         let mut engine = Engine::new(settings, now);
         engine.watch(true);
         let (asked, delivered, events) = (VecDeque::new(), Vec::new(), Vec::new());
@@ -67,6 +67,7 @@ impl Rig {
 
     fn pass(&mut self, millis: u64) {
         self.now.mono += Duration::from_millis(millis);
+        self.now.machine = self.now.mono;
         self.now.wall = self.now.wall.after(Duration::from_millis(millis));
         self.turn();
     }
@@ -107,8 +108,9 @@ impl Rig {
     fn schedule(&mut self, ahead_millis: i64) -> Reply<PostId> {
         let (promise, reply) = Promise::new();
         let due = Timestamp::from_millis(self.now.wall.millis() + ahead_millis);
-        let posts = vec![NewPost { pool: 0, due, body: Body::encode(&Post::new("p", "x")) }];
-        let command = Command::Schedule { posts, promise: SchedulePromise::One(promise) };
+        let posts = vec![NewPost { pool: 0, due, body: Body::encode(&Post::new("p", "x")), late: None }];
+        let weight = Weight::add(&Arc::default(), 0, 0).unwrap();
+        let command = Command::Schedule { posts, promise: SchedulePromise::One(promise), weight };
         self.engine.handle_command(self.now, command);
         self.turn();
         reply
@@ -122,7 +124,7 @@ impl Rig {
     }
 
     fn end(&mut self, delivery: &Delivery, ending: Ending) {
-        let attempt = Attempt { id: delivery.id, slot: delivery.slot, started: Some(self.now.wall), ending };
+        let attempt = Attempt { id: delivery.id(), slot: delivery.facts().slot, started: Some(self.now.wall), ending };
         self.engine.handle_report(self.now, Report { ended: vec![attempt], ..Report::default() });
         self.turn();
     }
@@ -297,5 +299,5 @@ fn a_claim_left_to_the_store_by_a_full_memory_is_taken_back() {
     rig.pass(1);
     rig.work();
     assert_eq!(rig.delivered.len(), 1);
-    assert_eq!(rig.delivered[0].attempt, 1);
+    assert_eq!(rig.delivered[0].attempt(), 1);
 }

@@ -130,7 +130,7 @@ impl Engine {
         let (memory, at) = (self.settings.memory, Cursor::of(record.home()));
         let Some(window) = self.windows.get(place) else { return false };
         if at <= window.cursor && window.bytes >= memory / 4 * 3 {
-            self.shorten_window(place);
+            while self.shorten_window(place) {}
         }
         let Some(window) = self.windows.get_mut(place) else { return false };
         if at <= window.cursor && window.bytes >= memory {
@@ -139,12 +139,15 @@ impl Engine {
         at <= window.cursor
     }
 
-    /// Gives up the farther half of a window, as far as nothing has been claimed in it.
-    fn shorten_window(&mut self, place: usize) {
-        let (Some(window), Some(pool)) = (self.windows.get_mut(place), self.settings.pools.get(place)) else { return };
+    /// Gives up the farther half of a window, as far as nothing has been claimed in it; false if it is used too
+    /// little for that, or too short.
+    fn shorten_window(&mut self, place: usize) -> bool {
+        let (Some(window), Some(pool)) = (self.windows.get_mut(place), self.settings.pools.get(place)) else {
+            return false;
+        };
         let ahead = window.cursor.at.since(self.now.wall) / 2;
-        if ahead <= self.settings.claim_ahead {
-            return;
+        if ahead <= self.settings.claim_ahead || window.bytes < self.settings.memory / 4 * 3 {
+            return false;
         }
         let nearer = Cursor::through(self.now.wall.after(ahead));
         window.draw_back(nearer);
@@ -154,6 +157,7 @@ impl Engine {
         };
         let far: Vec<u32> = self.posts.iter().filter(|(_, post)| far(post)).map(|(slot, _)| slot as u32).collect();
         far.into_iter().for_each(|slot| self.forget(slot));
+        true
     }
 
     /// Where a post of this number is in memory.

@@ -10,6 +10,7 @@ mod status;
 pub use body::Body;
 pub use change::{Change, Cursor, Found, Home, Page, Record, Stored, Verdict};
 pub use delivery::Delivery;
+pub(crate) use delivery::{Facts, Stage};
 pub use event::Event;
 pub use outcome::{BroadcastError, Ending, Outcome, Receipt, Step};
 pub use status::{PostRef, Status};

@@ -183,7 +183,14 @@ impl Builder {
         driver.start(Arc::clone(&clock)).map_err(cannot_start)?;
 
         let pools = pools.iter().map(|pool| Arc::clone(&pool.name)).collect();
-        let shared = Shared { commands: commands_in, clock, pools, max_payload: self.max_payload, events: weak_events };
+        let shared = Shared {
+            commands: commands_in,
+            clock,
+            pools,
+            max_payload: self.max_payload,
+            waiting: Arc::default(),
+            events: weak_events,
+        };
         Ok(Scheduler { shared: Arc::new(shared) })
     }
 

@@ -5,6 +5,7 @@ mod events;
 
 use std::fmt;
 use std::sync::Arc;
+use std::sync::atomic::AtomicUsize;
 use std::time::Duration;
 
 use chrono::{DateTime, TimeZone, Utc};
@@ -13,7 +14,7 @@ pub use builder::Builder;
 pub use events::Events;
 
 use crate::clock::Clock;
-use crate::engine::{Command, NewPost, SchedulePromise, plan, plan_due};
+use crate::engine::{Command, NewPost, SchedulePromise, Weight, plan, plan_due};
 use crate::error::{Error, Result};
 use crate::id::PostId;
 use crate::inbox::{Refused, Slot};
@@ -36,6 +37,8 @@ struct Shared {
     clock: Arc<dyn Clock>,
     pools: Vec<Arc<str>>,
     max_payload: usize,
+    /// Bytes of posts that the driver has not taken.
+    waiting: Arc<AtomicUsize>,
     events: tokio::sync::broadcast::WeakSender<crate::post::Event>,
 }
 
@@ -62,7 +65,7 @@ impl Scheduler {
             Ok(planned) => planned,
             Err(error) => return Reply::given(Err(error)),
         };
-        self.send(|promise| Command::Schedule { posts: vec![planned], promise: SchedulePromise::One(promise) })
+        self.send_posts(vec![planned], SchedulePromise::One)
     }
 
     /// Stores many posts in one durable commit: all, or none if any of them is refused. At most 100,000 posts
@@ -82,8 +85,16 @@ impl Scheduler {
     pub fn schedule_all(&self, posts: impl IntoIterator<Item = Post>) -> Reply<Vec<PostId>> {
         match self.plan_all(posts) {
             Ok(posts) if posts.is_empty() => Reply::given(Ok(Vec::new())),
-            Ok(posts) => self.send(|promise| Command::Schedule { posts, promise: SchedulePromise::All(promise) }),
+            Ok(posts) => self.send_posts(posts, SchedulePromise::All),
             Err(error) => Reply::given(Err(error)),
+        }
+    }
+
+    fn send_posts<T>(&self, posts: Vec<NewPost>, to: fn(Promise<T>) -> SchedulePromise) -> Reply<T> {
+        let bytes = posts.iter().map(|post| post.body.len()).sum();
+        match Weight::add(&self.shared.waiting, bytes, limits::COMMANDS_BYTES) {
+            Some(weight) => self.send(|promise| Command::Schedule { posts, promise: to(promise), weight }),
+            None => Reply::given(Err(Error::Overloaded)),
         }
     }
 

@@ -30,7 +30,7 @@ struct Waiting(Delivery);
 
 impl PartialEq for Waiting {
     fn eq(&self, other: &Self) -> bool {
-        self.0.id == other.0.id
+        self.0.facts().id == other.0.facts().id
     }
 }
 
@@ -38,13 +38,13 @@ impl Eq for Waiting {}
 
 impl Hash for Waiting {
     fn hash<H: Hasher>(&self, state: &mut H) {
-        self.0.id.hash(state);
+        self.0.facts().id.hash(state);
     }
 }
 
 impl Borrow<PostId> for Waiting {
     fn borrow(&self) -> &PostId {
-        &self.0.id
+        &self.0.facts().id
     }
 }
 
@@ -76,8 +76,7 @@ impl Token {
 #[derive(Debug)]
 struct Running {
     serial: u64,
-    id: PostId,
-    slot: u32,
+    delivery: Delivery,
     deadline: Duration,
     lane: Option<Box<str>>,
     older: usize,
@@ -87,11 +86,10 @@ struct Running {
 const NONE: usize = usize::MAX;
 
 /// A delivery that ended, or was given up.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Debug)]
 pub struct Ended {
     pub token: Token,
-    pub id: PostId,
-    pub slot: u32,
+    pub delivery: Delivery,
 }
 
 /// One worker's part of a pool.
@@ -140,11 +138,11 @@ impl Shard {
         }
         while self.running.len() < self.concurrency {
             let (Waiting(delivery), rank) = self.ready.pop()?;
-            if delivery.at > now.wall {
-                self.early.insert((delivery.at, delivery.id.seq()), delivery);
+            if delivery.facts().at > now.wall {
+                self.early.insert((delivery.facts().at, delivery.id().seq()), delivery);
                 continue;
             }
-            let lane = delivery.body.in_order().then(|| Box::<str>::from(delivery.profile()));
+            let lane = delivery.facts().body.in_order().then(|| Box::<str>::from(delivery.profile()));
             if let Some(profile) = &lane {
                 let lane = self.lanes.entry(profile.clone()).or_default();
                 if lane.busy {
@@ -162,8 +160,7 @@ impl Shard {
         self.serial += 1;
         let index = self.running.insert(Running {
             serial: self.serial,
-            id: delivery.id,
-            slot: delivery.slot,
+            delivery: delivery.clone(),
             deadline: now.mono.saturating_add(self.timeout),
             lane,
             older: self.newest,
@@ -179,8 +176,7 @@ impl Shard {
 
     /// The delivery of this token has ended. `None` if it had been given up before.
     pub fn finish(&mut self, token: Token) -> Option<Ended> {
-        let running = self.running.get(token.index).filter(|running| running.serial == token.serial)?;
-        let ended = Ended { token, id: running.id, slot: running.slot };
+        self.running.get(token.index).filter(|running| running.serial == token.serial)?;
         let running = self.running.remove(token.index);
         match self.running.get_mut(running.older) {
             Some(older) => older.newer = running.newer,
@@ -196,7 +192,7 @@ impl Shard {
             }
             self.next_in_lane(&profile);
         }
-        Some(ended)
+        Some(Ended { token, delivery: running.delivery })
     }
 
     /// Lets the first of those behind step forward, if the lane is free.
@@ -216,17 +212,21 @@ impl Shard {
     pub fn recall(&mut self, id: PostId) -> Option<u32> {
         let waiting = match self.ready.remove(&id) {
             Some((Waiting(delivery), _)) => Some(delivery),
-            None => self.early.extract_if(.., |_, delivery| delivery.id == id).next().map(|(_, delivery)| delivery),
+            None => self.early.extract_if(.., |_, delivery| delivery.id() == id).next().map(|(_, delivery)| delivery),
         };
         match waiting {
             Some(delivery) => {
-                if delivery.body.in_order() {
+                if delivery.facts().body.in_order() {
                     // It may have been the one that the others behind it waited for.
                     self.next_in_lane(delivery.profile());
                 }
-                Some(delivery.slot)
+                Some(delivery.facts().slot)
             }
-            None => self.lanes.values_mut().find_map(|lane| lane.behind.remove(&id)).map(|(waiting, _)| waiting.0.slot),
+            None => self
+                .lanes
+                .values_mut()
+                .find_map(|lane| lane.behind.remove(&id))
+                .map(|(waiting, _)| waiting.0.facts().slot),
         }
     }
 
@@ -235,9 +235,11 @@ impl Shard {
         let queues = std::iter::once(&mut self.ready).chain(self.lanes.values_mut().map(|lane| &mut lane.behind));
         let mut recalled = Vec::new();
         for queue in queues {
-            recalled.extend(queue.drain().map(|(Waiting(delivery), _)| (delivery.id, delivery.slot)));
+            recalled.extend(queue.drain().map(|(Waiting(delivery), _)| (delivery.id(), delivery.facts().slot)));
         }
-        recalled.extend(std::mem::take(&mut self.early).into_values().map(|delivery| (delivery.id, delivery.slot)));
+        recalled.extend(
+            std::mem::take(&mut self.early).into_values().map(|delivery| (delivery.id(), delivery.facts().slot)),
+        );
         recalled
     }
 
@@ -255,6 +257,11 @@ impl Shard {
         }
     }
 
+    /// What has been started and has not ended.
+    pub fn started(&self) -> impl Iterator<Item = &Delivery> {
+        self.running.iter().map(|(_, running)| &running.delivery)
+    }
+
     /// Whether this delivery has not ended.
     pub fn is_running(&self, token: Token) -> bool {
         self.running.get(token.index).is_some_and(|running| running.serial == token.serial)
@@ -268,5 +275,5 @@ impl Shard {
 }
 
 fn rank(delivery: &Delivery) -> Rank {
-    Rank(delivery.body.priority(), Reverse(delivery.at), Reverse(delivery.id.seq()))
+    Rank(delivery.facts().body.priority(), Reverse(delivery.facts().at), Reverse(delivery.id().seq()))
 }

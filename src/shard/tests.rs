@@ -1,15 +1,16 @@
 use super::*;
-use crate::post::{Body, Post};
+use crate::post::{Body, Facts, Post, Stage};
 use proptest::prelude::*;
 
 const TIMEOUT: Duration = Duration::from_secs(10);
 
 fn now(ms: i64) -> Now {
-    Now { wall: Timestamp::from_millis(ms), mono: Duration::from_millis(ms as u64) }
+    let mono = Duration::from_millis(ms as u64);
+    Now { wall: Timestamp::from_millis(ms), mono, machine: mono }
 }
 
 fn delivery(seq: u64, at_ms: i64, post: &Post) -> Delivery {
-    Delivery {
+    Delivery::new(Facts {
         id: PostId::new(1, Seq(seq)),
         slot: seq as u32,
         pool: "p".into(),
@@ -18,7 +19,8 @@ fn delivery(seq: u64, at_ms: i64, post: &Post) -> Delivery {
         attempt: 1,
         maybe_sent: false,
         body: Body::encode(post),
-    }
+        stage: Stage::default(),
+    })
 }
 
 fn plain(seq: u64, at_ms: i64) -> Delivery {
@@ -26,7 +28,7 @@ fn plain(seq: u64, at_ms: i64) -> Delivery {
 }
 
 fn start_all(shard: &mut Shard, now: Now) -> Vec<u64> {
-    std::iter::from_fn(|| shard.poll_start(now)).map(|(_, d)| d.id.seq().0).collect()
+    std::iter::from_fn(|| shard.poll_start(now)).map(|(_, d)| d.id().seq().0).collect()
 }
 
 #[test]
@@ -46,7 +48,7 @@ fn no_more_run_than_the_concurrency_allows() {
     (0..5).for_each(|seq| shard.push(plain(seq, 0)));
     let (first, _) = shard.poll_start(now(1)).unwrap();
     assert_eq!(start_all(&mut shard, now(1)), [1]);
-    assert_eq!(shard.finish(first).unwrap().id.seq(), Seq(0));
+    assert_eq!(shard.finish(first).unwrap().delivery.id().seq(), Seq(0));
     assert_eq!(start_all(&mut shard, now(1)), [2]);
 }
 
@@ -67,7 +69,7 @@ fn a_delivery_out_of_time_is_given_up_and_its_late_end_is_ignored() {
     let (token, _) = shard.poll_start(now(0)).unwrap();
     assert_eq!(shard.poll_timeout().mono, Some(TIMEOUT));
     assert!(shard.poll_expired(now(9_999)).is_none());
-    assert_eq!(shard.poll_expired(now(10_000)).unwrap().id.seq(), Seq(1));
+    assert_eq!(shard.poll_expired(now(10_000)).unwrap().delivery.id().seq(), Seq(1));
     assert_eq!(start_all(&mut shard, now(10_000)), [2], "its place is free");
     assert!(shard.finish(token).is_none(), "the place belongs to another by now");
     assert_eq!(shard.running(), 1);
@@ -102,11 +104,11 @@ proptest! {
         let (mut started, mut recalled) = (Vec::new(), Vec::new());
         let start = |shard: &mut Shard, time: i64, running: &mut Vec<(Token, Delivery)>, started: &mut Vec<u64>| {
             while let Some((token, delivery)) = shard.poll_start(now(time)) {
-                assert!(delivery.at <= now(time).wall, "early");
-                if delivery.body.in_order() {
-                    assert!(!running.iter().any(|(_, d)| d.body.in_order() && d.profile() == delivery.profile()));
+                assert!(delivery.facts().at <= now(time).wall, "early");
+                if delivery.facts().body.in_order() {
+                    assert!(!running.iter().any(|(_, d)| d.facts().body.in_order() && d.profile() == delivery.profile()));
                 }
-                started.push(delivery.id.seq().0);
+                started.push(delivery.id().seq().0);
                 running.push((token, delivery));
                 assert!(running.len() <= concurrency);
             }
@@ -122,7 +124,7 @@ proptest! {
                 2 => start(&mut shard, time, &mut running, &mut started),
                 3 if !running.is_empty() => {
                     let (token, delivery) = running.swap_remove(n as usize % running.len());
-                    prop_assert_eq!(shard.finish(token).unwrap().id, delivery.id);
+                    prop_assert_eq!(shard.finish(token).unwrap().delivery.id(), delivery.id());
                 }
                 4 => {
                     time += n * 300;

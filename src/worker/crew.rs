@@ -2,14 +2,14 @@
 //!
 //! A caller's thread polls each delivery once, where it stands; most of the work of a broadcaster that does not
 //! wait is done there. What is not ready moves to the pool's runtime. A broadcaster that blocks its caller's
-//! thread holds up nobody: the others take what waits, and when all are blocked one more thread is started.
+//! thread holds up nobody: the others take what waits, and when half of them are blocked as many are added.
 
 use std::any::Any;
 use std::future::Future;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::{Pin, pin};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 use std::{io, thread};
@@ -19,13 +19,15 @@ use tokio::runtime::{Handle, Runtime};
 use tokio::task::AbortHandle;
 
 use crate::clock::{Bell, Clock, machine_time};
+use crate::limits;
 use crate::pool::{BroadcastFuture, DynBroadcaster, Pool};
 use crate::post::{Delivery, Ending};
 use crate::shard::Token;
 use crate::time::Timestamp;
 
-/// When nothing has been taken for so long although something waits, the threads are blocked.
-const BLOCKED: Duration = Duration::from_millis(50);
+/// How often the threads are looked at while something waits for one. One that is in the same call when it is looked
+/// at again is blocked.
+const BEAT: Duration = Duration::from_millis(10);
 
 /// A delivery to be called.
 #[derive(Debug)]
@@ -75,18 +77,23 @@ pub struct Crew {
     shared: Arc<Shared>,
     calls: Sender<Call>,
     runtime: Option<Runtime>,
+    /// Threads to begin with, and at most.
+    few: usize,
     most: usize,
-    /// How many calls had been taken when the crew was last looked at, and since when it has been so.
-    seen: (AtomicU64, AtomicU64),
+    callers: Mutex<Vec<Arc<Caller>>>,
+    looked: AtomicU64,
 }
+
+/// What is known of one caller's thread: the beat in which its present call began; zero if there is none.
+type Caller = AtomicU64;
 
 struct Shared {
     name: Arc<str>,
     broadcaster: Arc<dyn DynBroadcaster>,
     clock: Arc<dyn Clock>,
     calls: Receiver<Call>,
-    taken: AtomicU64,
-    threads: AtomicUsize,
+    /// Rises whenever the crew is looked at: time enough to tell short calls from long ones.
+    beat: AtomicU64,
 }
 
 impl std::fmt::Debug for Shared {
@@ -110,19 +117,18 @@ impl Crew {
             broadcaster: Arc::clone(&pool.broadcaster),
             clock,
             calls: receiver,
-            taken: AtomicU64::new(0),
-            threads: AtomicUsize::new(0),
+            beat: AtomicU64::new(1),
         });
         let crew = Self {
             shared,
             calls: sender,
             runtime: Some(runtime),
-            most: pool.concurrency.max(pool.threads),
-            seen: (AtomicU64::new(0), AtomicU64::new(0)),
+            few: pool.threads,
+            most: pool.concurrency.min(limits::CALLERS).max(pool.threads),
+            callers: Mutex::default(),
+            looked: AtomicU64::new(0),
         };
-        for _ in 0..pool.threads {
-            crew.add_thread()?;
-        }
+        crew.add_threads(pool.threads)?;
         Ok(crew)
     }
 
@@ -132,33 +138,46 @@ impl Crew {
         let _ = self.calls.send(call);
     }
 
-    /// Adds a thread if those that are there are blocked. Returns after how long to look again, if anything
-    /// waits.
+    /// Adds threads if half of those that are there are blocked while something waits. Returns after how long to
+    /// look again, if anything does.
     pub fn look(&self) -> Option<Duration> {
         if self.calls.is_empty() {
             return None;
         }
-        let (taken, now) = (self.shared.taken.load(Ordering::Relaxed), machine_time().as_millis() as u64);
-        if self.seen.0.swap(taken, Ordering::Relaxed) != taken {
-            self.seen.1.store(now, Ordering::Relaxed);
-        } else if now.saturating_sub(self.seen.1.load(Ordering::Relaxed)) >= BLOCKED.as_millis() as u64
-            && self.shared.threads.load(Ordering::Relaxed) < self.most
-        {
-            self.seen.1.store(now, Ordering::Relaxed);
-            // Without a further thread the calls wait for the blocked ones, which is all that is left.
-            let _ = self.add_thread();
+        let (now, looked) = (machine_time().as_millis() as u64, self.looked.load(Ordering::Relaxed));
+        if now.saturating_sub(looked) < BEAT.as_millis() as u64 {
+            return Some(BEAT);
         }
-        Some(BLOCKED)
+        self.looked.store(now, Ordering::Relaxed);
+        let beat = self.shared.beat.fetch_add(1, Ordering::Relaxed);
+        let blocked = {
+            let callers = self.callers.lock().unwrap_or_else(PoisonError::into_inner);
+            let is_blocked = |since: u64| since > 0 && since < beat;
+            let blocked = callers.iter().filter(|caller| is_blocked(caller.load(Ordering::Relaxed))).count();
+            if blocked * 2 < callers.len() { 0 } else { blocked }
+        };
+        if blocked > 0 {
+            // Without further threads the calls wait for the blocked ones, which is all that is left.
+            let _ = self.add_threads(blocked.max(self.few));
+        }
+        Some(BEAT)
     }
 
-    fn add_thread(&self) -> io::Result<()> {
+    fn add_threads(&self, threads: usize) -> io::Result<()> {
         let Some(runtime) = &self.runtime else { return Ok(()) };
-        let (shared, handle) = (Arc::clone(&self.shared), runtime.handle().clone());
-        let name = format!("punctual {}", shared.name);
-        self.shared.threads.fetch_add(1, Ordering::Relaxed);
-        thread::Builder::new().name(name).spawn(move || shared.run(&handle)).map(drop).inspect_err(|_| {
-            self.shared.threads.fetch_sub(1, Ordering::Relaxed);
-        })
+        let mut callers = self.callers.lock().unwrap_or_else(PoisonError::into_inner);
+        for _ in 0..threads.min(self.most.saturating_sub(callers.len())) {
+            let (shared, handle, caller) =
+                (Arc::clone(&self.shared), runtime.handle().clone(), Arc::<Caller>::default());
+            callers.push(Arc::clone(&caller));
+            let name = format!("punctual {}", shared.name);
+            thread::Builder::new().name(name).spawn(move || shared.run(&handle, &caller)).map(drop).inspect_err(
+                |_| {
+                    callers.pop();
+                },
+            )?;
+        }
+        Ok(())
     }
 }
 
@@ -172,19 +191,24 @@ impl Drop for Crew {
 }
 
 impl Shared {
-    fn run(&self, runtime: &Handle) {
+    fn run(&self, runtime: &Handle, caller: &Caller) {
         // What the broadcaster spawns, sleeps and connects belongs to the runtime, not to this thread.
         let _context = runtime.enter();
         while let Ok(call) = self.calls.recv() {
-            self.taken.fetch_add(1, Ordering::Relaxed);
-            self.call(call, runtime);
+            caller.store(self.beat.load(Ordering::Relaxed), Ordering::Relaxed);
+            // Even what a broadcaster leaves behind may panic when it is dropped.
+            let _ = catch_unwind(AssertUnwindSafe(|| self.call(call, runtime)));
+            caller.store(0, Ordering::Relaxed);
         }
     }
 
     fn call(&self, Call { token, delivery, port }: Call, runtime: &Handle) {
         let started = self.clock.wall();
-        if started < delivery.at {
+        if started < delivery.facts().at {
             return port.say(Said::TooEarly { token, delivery });
+        }
+        if !delivery.facts().stage.call() {
+            return;
         }
         let broadcaster = Arc::clone(&self.broadcaster);
         let mut attempt = match catch_unwind(AssertUnwindSafe(|| broadcaster.call(delivery))) {

@@ -68,16 +68,19 @@ impl Desk {
     fn run(mut self, clock: &dyn Clock) {
         loop {
             let mut report = Report::default();
-            let deserted = self.take_orders(&mut report);
+            if self.take_orders(&mut report) {
+                // Nobody wants to know any more; what has not been called yet shall not be.
+                for delivery in self.worker.shard.started() {
+                    delivery.facts().stage.withdraw();
+                }
+                return;
+            }
             let more = self.take_answers(&mut report);
             let now = clock.now();
             self.give_up(now, &mut report);
             self.start_calls(now);
             if !report.is_empty() {
                 self.worker.reports.put_waiting(report);
-            }
-            if deserted {
-                return;
             }
             if !more {
                 let look = self.worker.crew.look().map(|after| now.mono + after);
@@ -113,8 +116,11 @@ impl Desk {
         for said in self.said.try_iter().take(REPORT) {
             match said {
                 Said::Ended { token, started, ending } => {
-                    self.waiting.remove(&token.index());
-                    if let Some(Ended { id, slot, .. }) = self.worker.shard.finish(token) {
+                    if self.waiting.get(&token.index()).is_some_and(|(waiting, ..)| *waiting == token) {
+                        self.waiting.remove(&token.index());
+                    }
+                    if let Some(Ended { delivery, .. }) = self.worker.shard.finish(token) {
+                        let (id, slot) = (delivery.id(), delivery.facts().slot);
                         report.ended.push(Attempt { id, slot, started: Some(started), ending });
                     }
                 }
@@ -135,9 +141,15 @@ impl Desk {
         !self.said.is_empty()
     }
 
-    /// Gives up what is out of time. Its future is dropped, its place is free.
+    /// Gives up what is out of time. Its future is dropped, its place is free. What has waited in vain for a thread
+    /// has not been called: it is given back.
     fn give_up(&mut self, now: Now, report: &mut Report) {
-        while let Some(Ended { token, id, slot }) = self.worker.shard.poll_expired(now) {
+        while let Some(Ended { token, delivery }) = self.worker.shard.poll_expired(now) {
+            let (id, slot) = (delivery.id(), delivery.facts().slot);
+            if delivery.facts().stage.withdraw() {
+                report.recalled.push((id, slot));
+                continue;
+            }
             let started = self.waiting.remove(&token.index()).map(|(_, started, abort)| {
                 abort.abort();
                 started

@@ -215,9 +215,9 @@ impl Meta {
     }
 
     /// Removes the note that a day is forgotten: no generation is left that held something of it.
-    pub fn remove_forgotten(&self, disk: &Disk, days: impl Iterator<Item = u32>) -> Result<(), StoreError> {
+    pub fn remove_forgotten(&self, disk: &Disk, days: Vec<u32>) -> Result<(), StoreError> {
         let mut batch = Batch::default();
-        days.for_each(|day| batch.remove(&day_key(day)));
+        days.into_iter().for_each(|day| batch.remove(&day_key(day)));
         disk.apply(&self.tree, batch)
     }
 
@@ -263,11 +263,14 @@ fn pool_key(pool: u16) -> [u8; 3] {
 #[derive(Debug, Default)]
 pub struct Catalog {
     days: BTreeMap<u32, BTreeMap<u32, DayTable>>,
+    /// How many days each generation has.
+    spans: BTreeMap<u32, usize>,
 }
 
 impl Catalog {
     /// Takes in a table, without counting what is in it.
     pub fn add(&mut self, table: Table) {
+        self.spans.insert(table.generation, table.days.len());
         for (day, held) in table.days {
             self.days.entry(day).or_default().insert(table.generation, held);
         }
@@ -282,9 +285,17 @@ impl Catalog {
         self.days.get(&day)?.get(&generation)
     }
 
-    /// Forgets a day; the last generation that held something of it.
-    pub fn forget(&mut self, day: u32) -> Option<u32> {
-        self.days.remove(&day)?.into_keys().next_back()
+    /// Forgets a day: the last generation that held something of it, and those of which nothing is left.
+    pub fn forget(&mut self, day: u32) -> Option<(u32, Vec<u32>)> {
+        let generations: Vec<u32> = self.days.remove(&day)?.into_keys().collect();
+        for generation in &generations {
+            if let Some(days) = self.spans.get_mut(generation) {
+                *days -= 1;
+            }
+        }
+        let gone = self.spans.iter().filter(|(_, days)| **days == 0).map(|(generation, _)| *generation).collect();
+        self.spans.retain(|_, days| *days > 0);
+        Some((*generations.last()?, gone))
     }
 }
 

@@ -228,17 +228,12 @@ impl Core {
         if !known {
             return Ok(None);
         }
-        let is_sorted = held.is_none();
-        let day = state::day(home.at);
+        let (is_sorted, day) = (held.is_none(), state::day(home.at));
+        if is_sorted && !self.tallies.is_live(home.pool, day) {
+            return Ok(None);
+        }
         let state = self.day_state(day)?;
-        if state.is_settled(home.seq) {
-            return Ok(None);
-        }
-        // A post that left this day may have come back to it.
-        if is_sorted && state.has_left(home.seq) && !self.is_last_home(home)? {
-            return Ok(None);
-        }
-        self.day_state(day).map(Some)
+        Ok((!state.is_settled(home.seq)).then_some(state))
     }
 
     /// The state of this day; put together if it is not at hand.
@@ -337,7 +332,7 @@ impl Core {
                 self.key_catalog.add(table.generation, table.key_blocks, table.keys);
                 self.catalog.add(table);
             }
-            Done::Forgotten(generations) => generations.into_iter().for_each(|gone| self.key_catalog.remove(gone)),
+            Done::Forgotten => {}
         }
     }
 
@@ -355,7 +350,8 @@ impl Core {
         self.tallies.forget(day);
         self.days.remove(day);
         self.trees.remove(&Some(day));
-        if let Some(through) = self.catalog.forget(day) {
+        if let Some((through, gone)) = self.catalog.forget(day) {
+            gone.into_iter().for_each(|generation| self.key_catalog.remove(generation));
             self.meta.forget_day(&self.disk, day, through)?;
             self.disk.make_durable()?;
             self.sorter.ask(Job::Forget(vec![day]));

@@ -2,7 +2,7 @@
 
 use crate::error::StoreError;
 use crate::id::{PoolId, Seq};
-use crate::post::{Body, Found, Home, Record, Stored};
+use crate::post::{Body, Found, Record, Stored};
 
 use super::codec::{self, Kind};
 use super::core::Core;
@@ -51,11 +51,6 @@ impl Core {
     /// The tables in memory, newest first.
     fn memtables(&self) -> impl Iterator<Item = &Memtable> {
         [&self.current].into_iter().chain(self.frozen.iter().rev().map(|frozen| &frozen.table))
-    }
-
-    /// Whether the post was written last at this home.
-    pub(super) fn is_last_home(&mut self, home: Home) -> Result<bool, StoreError> {
-        Ok(self.last_version(home.seq)?.is_some_and(|(record, _)| record.home() == home))
     }
 
     /// The last version of a post, with the generation that holds it.

@@ -1,7 +1,7 @@
 //! The journal: every commit as it came, one after another; what the current generation is rebuilt from.
 //!
 //! ```text
-//! tree   j{generation}; key: block u64 BE, from 0 without gaps
+//! tree   j{generation}; key: block u64 BE, from 0 without gaps; the last ones without a block
 //! block  commit u64 | part u32, parts u32 | part of the commit's entries
 //! commit now i64 | entries | 0, next seq varint
 //! entry  tag u8 | what the tag says; instants and numbers are steps from the entry before
@@ -19,6 +19,9 @@ use super::codec::{self, Kind, Reader, SEAL_BYTES};
 use super::disk::{Blocks, Disk};
 
 const HEADER_BYTES: usize = 16;
+/// Keys that have a place before they have a block: as many as a leaf of sled's can hold, so that blocks never
+/// come into a leaf that is going to split.
+const PLACES_AHEAD: u64 = 17;
 
 const END: u8 = 0;
 const POOL: u8 = 1;
@@ -179,12 +182,14 @@ fn read_record(reader: &mut Reader<'_>, home: Home) -> Option<Record> {
 pub struct Journal {
     tree: Tree,
     next_block: u64,
+    /// Keys before this one have a place, with a block or without.
+    places: u64,
     block_bytes: usize,
 }
 
 impl Journal {
     pub fn open(disk: &Disk, generation: u32, block_bytes: usize) -> Result<Self, StoreError> {
-        Ok(Self { tree: disk.tree(&tree_name(generation))?, next_block: 0, block_bytes })
+        Ok(Self { tree: disk.tree(&tree_name(generation))?, next_block: 0, places: 0, block_bytes })
     }
 
     /// Writes a commit, all or nothing, and makes it durable.
@@ -192,6 +197,10 @@ impl Journal {
         let bytes = commit.finish(next_seq);
         let room = self.block_bytes - SEAL_BYTES - HEADER_BYTES;
         let parts = bytes.len().div_ceil(room) as u32;
+        while self.places < self.next_block + u64::from(parts) + PLACES_AHEAD {
+            disk.make_place(&self.tree, &self.places.to_be_bytes())?;
+            self.places += 1;
+        }
         let mut blocks = Blocks::new(disk, self.tree.clone(), Kind::Journal);
         let mut payload = Vec::with_capacity(self.block_bytes);
         for (part, piece) in bytes.chunks(room).enumerate() {
@@ -214,6 +223,10 @@ impl Journal {
         let mut next_part = 0;
         for item in disk.range(&self.tree, Kind::Journal, ..) {
             let (key, payload) = item?;
+            self.places += 1;
+            if payload.is_empty() {
+                continue;
+            }
             let block = self.next_block;
             let damaged = || disk.damaged(format!("block {block} of commit {number} in the journal is wrong"));
             if *key != block.to_be_bytes() {

@@ -34,7 +34,7 @@ impl Keys {
         hashes: &[(u64, Seq)],
         block_bytes: usize,
     ) -> Result<u32, StoreError> {
-        let mut blocks = Blocks::new(disk, self.tree.clone(), Kind::Keys);
+        let mut blocks = Blocks::fresh(disk, self.tree.clone(), Kind::Keys);
         let mut count = 0;
         let mut payload = Vec::with_capacity(block_bytes);
         for chunk in hashes.chunks((block_bytes - SEAL_BYTES) / 16) {

@@ -242,6 +242,11 @@ impl Tallies {
         self.live.range((pool, from)..=(pool, to)).map(|((_, day), _)| *day)
     }
 
+    /// Whether the pool has live posts in this day.
+    pub fn is_live(&self, pool: PoolId, day: u32) -> bool {
+        self.live.contains_key(&(pool, day))
+    }
+
     /// Pools with live posts.
     pub fn pools(&self) -> BTreeSet<PoolId> {
         self.live.keys().map(|(pool, _)| *pool).collect()

@@ -1,9 +1,11 @@
 //! Opening: the guards before sled, sled itself, and everything that is in memory rebuilt and checked.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::fs::OpenOptions;
 use std::path::Path;
 use std::sync::Arc;
+use std::thread;
+use std::time::Duration;
 
 use roaring::RoaringTreemap;
 
@@ -19,13 +21,16 @@ use super::index::Index;
 use super::journal::{self, Commit, Journal};
 use super::keys::{KeyCatalog, Keys};
 use super::memtable::{Memtable, Tallies};
-use super::sorter::{Job, Sorter};
+use super::sorter::{self, Job, Sorter};
 use super::state::Days;
 use super::{RESERVE_BYTES, Sizes};
 
 const CACHE_BYTES: u64 = 64 << 20;
 /// sled's own background flush, which also drives its garbage collection.
 const FLUSH_EVERY_MS: u64 = 500;
+/// How often, and how far apart, a database is tried that is still held.
+const OPEN_TRIES: u32 = 2_000;
+const OPEN_PAUSE: Duration = Duration::from_millis(2);
 
 /// Opens the store; the store and its identity.
 pub fn open(path: &Path, sizes: Sizes) -> Result<(Core, u64), StoreError> {
@@ -52,9 +57,19 @@ fn is_full(error: &StoreError) -> bool {
     matches!(error, StoreError::Full { .. })
 }
 
+/// Opens the database. One that this process has just closed may be held a moment longer by threads of sled's.
 fn open_sled(folder: &Folder) -> Result<::sled::Db, ::sled::Error> {
     let config = ::sled::Config::default().path(folder.sled());
-    config.cache_capacity(CACHE_BYTES).flush_every_ms(Some(FLUSH_EVERY_MS)).open()
+    let config = config.cache_capacity(CACHE_BYTES).flush_every_ms(Some(FLUSH_EVERY_MS));
+    for _ in 0..OPEN_TRIES {
+        match config.open() {
+            Err(::sled::Error::Io(error)) if error.to_string().contains("could not acquire lock") => {
+                thread::park_timeout(OPEN_PAUSE);
+            }
+            other => return other,
+        }
+    }
+    config.open()
 }
 
 fn rebuild(folder: Folder, disk: Arc<Disk>, sizes: Sizes) -> Result<Core, StoreError> {
@@ -68,8 +83,7 @@ fn rebuild(folder: Folder, disk: Arc<Disk>, sizes: Sizes) -> Result<Core, StoreE
     if !catalog::count(&tables, &mut tallies) {
         return Err(disk.damaged("more posts ended than were stored"));
     }
-    let present = catalog::days(&tables);
-    let half_forgotten: Vec<u32> = forgotten.into_keys().filter(|day| !present.contains(day)).collect();
+    let half_forgotten = half_forgotten(&disk, &meta, &tables, forgotten)?;
     let (catalog, key_catalog) = catalogs(tables);
 
     let mut unsorted = replay(&disk, through, sizes, &mut tallies)?;
@@ -120,6 +134,27 @@ fn rebuild(folder: Folder, disk: Arc<Disk>, sizes: Sizes) -> Result<Core, StoreE
     };
     unsorted.into_iter().for_each(|(table, _)| core.freeze(table));
     Ok(core)
+}
+
+/// Days that are noted as forgotten and still on disk. Notes that are needed no more are removed.
+fn half_forgotten(
+    disk: &Disk,
+    meta: &Meta,
+    tables: &[Table],
+    forgotten: BTreeMap<u32, u32>,
+) -> Result<Vec<u32>, StoreError> {
+    let (present, names) = (catalog::days(tables), disk.tree_names());
+    let oldest = tables.first().map_or(u32::MAX, |table| table.generation);
+    let (mut half, mut done) = (Vec::new(), Vec::new());
+    for (day, through) in forgotten {
+        if !present.contains(&day) && sorter::holds_day(disk, &names, day)? {
+            half.push(day);
+        } else if through < oldest {
+            done.push(day);
+        }
+    }
+    meta.remove_forgotten(disk, done)?;
+    Ok(half)
 }
 
 fn catalogs(tables: Vec<Table>) -> (Catalog, KeyCatalog) {

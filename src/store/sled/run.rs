@@ -124,7 +124,7 @@ pub struct RunWriter<'a> {
 impl<'a> RunWriter<'a> {
     pub fn new(disk: &'a Disk, run: Run, block_bytes: usize) -> Self {
         let Run { tree, kind, day, generation } = run;
-        let blocks = Blocks::new(disk, tree, kind);
+        let blocks = Blocks::fresh(disk, tree, kind);
         let payload = Vec::with_capacity(block_bytes);
         Self { day, kind, generation, block_bytes, blocks, payload, count: 0, last: Cursor::START, next: 0 }
     }

@@ -23,6 +23,12 @@ use super::run::{Run, RunWriter};
 use super::state::{self, What};
 use super::{Sizes, panic_text};
 
+/// Whether something of a day is on disk.
+pub fn holds_day(disk: &Disk, tree_names: &[String], day: u32) -> Result<bool, StoreError> {
+    let is_far = || disk.tree(FAR).map(|far| far.scan_prefix(day.to_be_bytes()).next().is_some());
+    Ok(tree_names.contains(&day_tree(day)) || is_far()?)
+}
+
 /// The tree of all days that have none of their own.
 pub const FAR: &str = "far";
 
@@ -41,8 +47,7 @@ pub enum Job {
 #[derive(Debug)]
 pub enum Done {
     Sorted(Table),
-    /// Nothing is left of these generations.
-    Forgotten(Vec<u32>),
+    Forgotten,
 }
 
 /// The other end of the thread.
@@ -119,7 +124,7 @@ fn work(mut bench: Bench, todo: &Receiver<Job>, report: &Sender<Result<Done, Sto
         }
         let done = catch_unwind(AssertUnwindSafe(|| match job {
             Job::Sort(frozen) => bench.sort(&frozen).map(Done::Sorted),
-            Job::Forget(days) => bench.forget(&days).map(Done::Forgotten),
+            Job::Forget(days) => bench.forget(&days).map(|()| Done::Forgotten),
         }));
         let done = done.unwrap_or_else(|panic| Err(bench.disk.damaged(panic_text(&*panic))));
         let failed = done.is_err();
@@ -259,7 +264,7 @@ impl Bench {
     }
 
     /// Clears away days that are noted as forgotten, and all generations of which nothing is left.
-    fn forget(&mut self, days: &[u32]) -> Result<Vec<u32>, StoreError> {
+    fn forget(&mut self, days: &[u32]) -> Result<(), StoreError> {
         let far = self.disk.tree(FAR)?;
         for day in days {
             if self.own_days.remove(day) {
@@ -267,10 +272,10 @@ impl Bench {
             }
             self.clear_far(&far, *day)?;
         }
-        let (tables, forgotten) = self.meta.tables(&self.disk)?;
+        let (tables, _) = self.meta.tables(&self.disk)?;
         let present: BTreeSet<(u32, u32)> =
             tables.iter().flat_map(|table| table.days.keys().map(|day| (*day, table.generation))).collect();
-        let (gone, left): (Vec<Table>, Vec<Table>) = tables.into_iter().partition(|table| table.days.is_empty());
+        let gone: Vec<Table> = tables.into_iter().filter(|table| table.days.is_empty()).collect();
         for table in &gone {
             for numbers in table.index.chunks(1_000) {
                 self.index.clean(&self.disk, numbers, |day, generation| present.contains(&(day, generation)))?;
@@ -278,19 +283,14 @@ impl Bench {
             self.keys.remove(&self.disk, table.generation)?;
             self.meta.remove_table(&self.disk, table.generation)?;
         }
-        let oldest = left.first().map_or(u32::MAX, |table| table.generation);
-        let settled = forgotten.iter().filter(|(_, through)| **through < oldest).map(|(day, _)| *day);
-        self.meta.remove_forgotten(&self.disk, settled)?;
-        self.disk.make_durable()?;
-        Ok(gone.iter().map(|table| table.generation).collect())
+        self.disk.make_durable()
     }
 
     fn clear_far(&self, far: &::sled::Tree, day: u32) -> Result<(), StoreError> {
-        let (start, end) = (day.to_be_bytes(), day.saturating_add(1).to_be_bytes());
         loop {
             let mut batch = ::sled::Batch::default();
             let mut count = 0;
-            for key in far.range(start..end).keys().take(1_000) {
+            for key in far.scan_prefix(day.to_be_bytes()).keys().take(1_000) {
                 batch.remove(key.map_err(|error| self.disk.error("read", error))?);
                 count += 1;
             }

@@ -171,11 +171,6 @@ impl DayState {
         self.settled.contains(seq.0)
     }
 
-    /// Whether the post left a home in this day at some time.
-    pub fn has_left(&self, seq: Seq) -> bool {
-        !self.moved.is_empty() && self.moved.contains_key(&seq)
-    }
-
     /// The attempt that an earlier process claimed.
     pub fn claim(&self, seq: Seq) -> Option<u32> {
         self.claims.get(&seq).copied()
