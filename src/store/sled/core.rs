@@ -6,7 +6,6 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use ::sled::Tree;
-use roaring::RoaringTreemap;
 use rustc_hash::FxHashMap;
 
 use crate::error::StoreError;
@@ -26,7 +25,7 @@ use super::load::Bookmark;
 use super::memtable::{Frozen, Memtable, Tallies};
 use super::run::{Run, RunReader};
 use super::sorter::{self, Done, Job, Sorter};
-use super::state::{self, DayState, Days, StateEntry};
+use super::state::{self, DayState, Days};
 
 /// Generations that may wait for the sorter; with more, commits wait too.
 const FROZEN: usize = 2;
@@ -52,14 +51,12 @@ pub struct Core {
     pub(super) frozen: VecDeque<Arc<Frozen>>,
     pub(super) tallies: Tallies,
     pub(super) days: Days,
-    /// Posts that this process has claimed.
-    pub(super) own: RoaringTreemap,
+    /// Claims of this generation and later ones are this process's own.
+    pub(super) own_from: u32,
     pub(super) bookmarks: FxHashMap<PoolId, Bookmark>,
     pub(super) pools: Vec<String>,
     pub(super) commit: u64,
     pub(super) next_seq: Seq,
-    /// From here on no number was used when the oldest unsorted generation began.
-    pub(super) unsorted_from: VecDeque<Seq>,
     /// When an earlier process committed last.
     pub(super) last_commit_at: Timestamp,
     /// What ended before this is forgotten.
@@ -110,7 +107,6 @@ impl Core {
                 Change::Claim { home, attempt } => {
                     if let Some(day) = self.live_day(home)? {
                         day.forget_claim(home.seq);
-                        self.own.insert(home.seq.0);
                         commit.claim(home, attempt);
                         self.apply(now, Entry::Claim { home, attempt });
                     }
@@ -118,7 +114,6 @@ impl Core {
                 Change::Release { home } => {
                     if let Some(day) = self.live_day(home)? {
                         day.forget_claim(home.seq);
-                        self.own.remove(home.seq.0);
                         commit.release(home);
                         self.apply(now, Entry::Release { home });
                     }
@@ -131,7 +126,6 @@ impl Core {
                         if !is_replaced {
                             day.leave(from.seq, generation);
                         }
-                        self.own.remove(from.seq.0);
                         commit.shift(from, &to);
                         self.apply(now, Entry::Move { from, to: *to });
                     }
@@ -139,7 +133,6 @@ impl Core {
                 Change::Settle { home, attempts, outcome } => {
                     if let Some(day) = self.live_day(home)? {
                         day.settle(home.seq);
-                        self.own.remove(home.seq.0);
                         commit.settle(home, attempts, &outcome);
                         self.apply(now, Entry::Settle { home, attempts, outcome });
                     }
@@ -151,8 +144,7 @@ impl Core {
         let noted = self.witness.note(self.commit);
         noted.map_err(|error| self.disk.io_error("write the witness of", error))?;
         self.current.ends_with(self.commit, now, self.next_seq);
-        if self.current.bytes >= self.sizes.generation_bytes || self.current.marks.len() >= self.sizes.generation_marks
-        {
+        if self.current.bytes >= self.sizes.generation_bytes || self.current.marks.len() >= self.sizes.generation_marks {
             self.rotate()?;
         }
         Ok(verdicts)
@@ -217,19 +209,22 @@ impl Core {
         Ok(Verdict::Stored(seqs))
     }
 
+    /// The tables in memory, newest first.
+    pub(super) fn tables(&self) -> impl Iterator<Item = &Memtable> {
+        [&self.current].into_iter().chain(self.frozen.iter().rev().map(|frozen| &frozen.table))
+    }
+
     /// The state of the day of this home, if a live post is there.
     fn live_day(&mut self, home: Home) -> Result<Option<&mut DayState>, StoreError> {
-        let memtables = [&self.current].into_iter().chain(self.frozen.iter().rev().map(|frozen| &frozen.table));
-        let held = memtables.into_iter().find_map(|table| table.posts.get(&home.seq));
-        let known = match held {
+        let day = state::day(home.at);
+        let is_known = match self.tables().find_map(|table| table.get(home.seq)) {
             Some(record) => record.home() == home,
-            None => self.unsorted_from.front().is_none_or(|from| home.seq < *from),
+            None => {
+                self.tables().last().is_none_or(|oldest| home.seq < oldest.first_seq)
+                    && self.tallies.is_live(home.pool, day)
+            }
         };
-        if !known {
-            return Ok(None);
-        }
-        let (is_sorted, day) = (held.is_none(), state::day(home.at));
-        if is_sorted && !self.tallies.is_live(home.pool, day) {
+        if !is_known {
             return Ok(None);
         }
         let state = self.day_state(day)?;
@@ -253,7 +248,7 @@ impl Core {
             while let Some(at) = reader.advance(&self.disk)? {
                 let entry = state::read_entry(&reader.content(&self.disk)?);
                 let entry = entry.ok_or_else(|| reader.damaged(&self.disk))?;
-                state.take_in(at.seq, generation, &entry, &self.own);
+                state.take_in(at.seq, generation, &entry, self.own_from);
             }
         }
         for table in self.frozen.iter().map(|frozen| &frozen.table).chain([&self.current]) {
@@ -261,10 +256,10 @@ impl Core {
                 continue;
             }
             for (seq, _) in table.moved.iter().filter(|(_, from)| state::day(from.at) == day) {
-                state.take_in(*seq, table.generation, &StateEntry::Moved, &self.own);
+                state.leave(*seq, table.generation);
             }
             for (seq, mark) in table.marks.iter().filter(|(_, mark)| mark.day == day) {
-                state.take_mark(*seq, &mark.what, &self.own);
+                state.take_mark(*seq, table.generation, &mark.what, self.own_from);
             }
         }
         Ok(state)
@@ -296,9 +291,8 @@ impl Core {
         }
         let next = self.current.generation + 1;
         self.journal = Journal::open(&self.disk, next, self.sizes.block_bytes)?;
-        let following = Memtable::starting(next, self.current.through());
+        let following = self.current.following();
         let table = std::mem::replace(&mut self.current, following);
-        self.unsorted_from.push_back(self.next_seq);
         self.freeze(table);
         Ok(())
     }
@@ -327,8 +321,9 @@ impl Core {
     fn take_in(&mut self, done: Done) {
         match done {
             Done::Sorted(table) => {
-                self.frozen.pop_front();
-                self.unsorted_from.pop_front();
+                if let Some(frozen) = self.frozen.pop_front() {
+                    self.sorter.ask(Job::Discard(frozen));
+                }
                 self.key_catalog.add(table.generation, table.key_blocks, table.keys);
                 self.catalog.add(table);
             }

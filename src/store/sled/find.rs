@@ -7,7 +7,6 @@ use crate::post::{Body, Found, Record, Stored};
 use super::codec::{self, Kind};
 use super::core::Core;
 use super::index::Location;
-use super::memtable::Memtable;
 use super::run::RunReader;
 use super::state::{self, Settled};
 
@@ -35,7 +34,7 @@ impl Core {
     pub fn find_key(&mut self, key: &str) -> Result<Option<Found>, StoreError> {
         self.poll()?;
         let hash = Body::key_hash(key);
-        let mut candidates: Vec<Seq> = self.memtables().flat_map(|table| table.with_key(hash)).collect();
+        let mut candidates: Vec<Seq> = self.tables().flat_map(|table| table.with_key(hash)).collect();
         candidates.extend(self.key_catalog.find(&self.disk, &self.keys, hash)?);
         // The last one may have taken the key over from one that is forgotten.
         candidates.sort_unstable_by(|a, b| b.cmp(a));
@@ -48,14 +47,9 @@ impl Core {
         Ok(None)
     }
 
-    /// The tables in memory, newest first.
-    fn memtables(&self) -> impl Iterator<Item = &Memtable> {
-        [&self.current].into_iter().chain(self.frozen.iter().rev().map(|frozen| &frozen.table))
-    }
-
     /// The last version of a post, with the generation that holds it.
     fn last_version(&mut self, seq: Seq) -> Result<Option<(Record, u32)>, StoreError> {
-        let held = self.memtables().find_map(|table| Some((table.posts.get(&seq)?.clone(), table.generation)));
+        let held = self.tables().find_map(|table| Some((table.get(seq)?.clone(), table.generation)));
         if held.is_some() {
             return Ok(held);
         }
@@ -81,7 +75,7 @@ impl Core {
 
     /// How a post of this day ended.
     fn settled(&mut self, seq: Seq, day: u32) -> Result<Option<Settled>, StoreError> {
-        let marked = self.memtables().find_map(|table| table.marks.get(&seq)?.what.as_settled());
+        let marked = self.tables().find_map(|table| table.marks.get(&seq)?.what.as_settled());
         if marked.is_some() {
             return Ok(marked);
         }

@@ -51,6 +51,8 @@ pub fn after(places: &[Place], pool: PoolId, day: u32, cursor: Cursor) -> &[Plac
 #[derive(Debug, Default)]
 pub struct Memtable {
     pub generation: u32,
+    /// Posts before this one were there when the generation began.
+    pub first_seq: Seq,
     /// The last version of each post that came or moved while this was the current generation.
     pub posts: FxHashMap<Seq, Record>,
     /// The last thing that happened to a post at its present home.
@@ -77,7 +79,7 @@ pub struct Memtable {
 impl Memtable {
     /// A table that comes after all this.
     pub fn starting(generation: u32, Through { commit, now, next_seq, .. }: Through) -> Self {
-        Self { generation, commit, next_seq, latest: now, ..Self::default() }
+        Self { generation, first_seq: next_seq, commit, next_seq, latest: now, ..Self::default() }
     }
 
     /// What its last commit was.
@@ -90,9 +92,29 @@ impl Memtable {
         Through { commit: self.commit, generation: self.generation, now: self.latest, next_seq: self.next_seq }
     }
 
+    /// A table like this one, with room for as much.
+    pub fn following(&self) -> Self {
+        let mut table = Self::starting(self.generation + 1, self.through());
+        table.posts.reserve(self.posts.len());
+        table.marks.reserve(self.marks.len());
+        table
+    }
+
+    /// Whether a claim is open in it, as far as it knows.
+    pub fn has_claims(&self) -> bool {
+        self.marks.values().any(|mark| matches!(mark.what, What::Claimed { .. }))
+    }
+
+    /// The version that it holds of this post.
+    pub fn get(&self, seq: Seq) -> Option<&Record> {
+        // An older post is here only if it moved, which few do.
+        let is_here = seq >= self.first_seq || (!self.moved.is_empty() && self.moved.contains_key(&seq));
+        if is_here { self.posts.get(&seq) } else { None }
+    }
+
     /// What it holds of this post, if it is what was last known when the table was current.
     pub fn at_home(&self, home: Home) -> Option<&Record> {
-        self.posts.get(&home.seq).filter(|record| record.home() == home)
+        self.get(home.seq).filter(|record| record.home() == home)
     }
 
     /// Records a change.
@@ -116,7 +138,7 @@ impl Memtable {
 
     fn put(&mut self, record: Record) {
         let place = Place::new(record.home());
-        if self.places.last().is_none_or(|last| last.day != place.day) {
+        if !self.days.contains(&place.day) {
             self.days.insert(place.day);
         }
         if self.ordered == self.places.len() && self.places.last().is_none_or(|last| *last < place) {

@@ -7,10 +7,8 @@ use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
-use roaring::RoaringTreemap;
 
 use crate::error::StoreError;
-use crate::id::Seq;
 use crate::time::Timestamp;
 
 use super::catalog::{self, Catalog, Meta, Table, Through};
@@ -87,15 +85,17 @@ fn rebuild(folder: Folder, disk: Arc<Disk>, sizes: Sizes) -> Result<Core, StoreE
     let (catalog, key_catalog) = catalogs(tables);
 
     let mut unsorted = replay(&disk, through, sizes, &mut tallies)?;
-    let (current, journal) = match unsorted.pop_back() {
+    // Claims of this process and of earlier ones never meet in one generation.
+    let is_reusable = unsorted.back().is_some_and(|(table, _)| !table.has_claims());
+    let reusable = if is_reusable { unsorted.pop_back() } else { None };
+    let (current, journal) = match reusable {
         Some(last) => last,
         None => {
+            let through = unsorted.back().map_or(through, |(table, _)| table.through());
             let generation = through.generation + 1;
             (Memtable::starting(generation, through), Journal::open(&disk, generation, sizes.block_bytes)?)
         }
     };
-    let mut unsorted_from: VecDeque<Seq> = [through.next_seq].into();
-    unsorted_from.extend(unsorted.iter().map(|(table, _)| table.next_seq));
     let mut witness = folder.witness()?;
     let witnessed = witness.last().map_err(|error| disk.io_error("read the witness of", error))?;
     if current.commit < witnessed {
@@ -119,12 +119,11 @@ fn rebuild(folder: Folder, disk: Arc<Disk>, sizes: Sizes) -> Result<Core, StoreE
         frozen: VecDeque::new(),
         tallies,
         days: Days::default(),
-        own: RoaringTreemap::new(),
+        own_from: current.generation,
         bookmarks: Default::default(),
         pools: meta.pools(&disk)?,
         commit: current.commit,
         next_seq: current.next_seq,
-        unsorted_from,
         last_commit_at: current.latest,
         forget_before: Timestamp::MIN,
         folder,
@@ -173,7 +172,8 @@ fn replay(
     sizes: Sizes,
     tallies: &mut Tallies,
 ) -> Result<VecDeque<(Memtable, Journal)>, StoreError> {
-    let mut generations: Vec<u32> = disk.tree_names().iter().filter_map(|name| journal::generation(name)).collect();
+    let mut generations: Vec<u32> =
+        disk.tree_names().iter().filter_map(|name| journal::generation(name)).collect();
     generations.sort_unstable();
     let mut unsorted = VecDeque::new();
     let mut last = through;

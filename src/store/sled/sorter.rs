@@ -41,6 +41,8 @@ pub fn day_tree(day: u32) -> String {
 pub enum Job {
     Sort(Arc<Frozen>),
     Forget(Vec<u32>),
+    /// To free what a generation had in memory takes its time too. Nothing comes back from this.
+    Discard(Arc<Frozen>),
 }
 
 /// What the sorter has done.
@@ -64,14 +66,8 @@ pub struct Sorter {
 impl Sorter {
     pub fn start(disk: Arc<Disk>, sizes: Sizes) -> Result<Self, StoreError> {
         let own_days = disk.tree_names().iter().filter_map(|name| name.strip_prefix('d')?.parse().ok()).collect();
-        let bench = Bench {
-            meta: Meta::open(&disk)?,
-            index: Index::open(&disk)?,
-            keys: Keys::open(&disk)?,
-            own_days,
-            sizes,
-            disk,
-        };
+        let bench =
+            Bench { meta: Meta::open(&disk)?, index: Index::open(&disk)?, keys: Keys::open(&disk)?, own_days, sizes, disk };
         let (jobs, todo) = unbounded();
         let (report, done) = unbounded();
         let stop = Arc::new(AtomicBool::new(false));
@@ -83,9 +79,10 @@ impl Sorter {
     }
 
     pub fn ask(&mut self, job: Job) {
+        let comes_back = !matches!(job, Job::Discard(_));
         // If the thread is gone, its last report says why.
         if self.jobs.as_ref().is_some_and(|jobs| jobs.send(job).is_ok()) {
-            self.pending += 1;
+            self.pending += usize::from(comes_back);
         }
     }
 
@@ -123,12 +120,16 @@ fn work(mut bench: Bench, todo: &Receiver<Job>, report: &Sender<Result<Done, Sto
             return;
         }
         let done = catch_unwind(AssertUnwindSafe(|| match job {
-            Job::Sort(frozen) => bench.sort(&frozen).map(Done::Sorted),
-            Job::Forget(days) => bench.forget(&days).map(|()| Done::Forgotten),
+            Job::Sort(frozen) => bench.sort(&frozen).map(|table| Some(Done::Sorted(table))),
+            Job::Forget(days) => bench.forget(&days).map(|()| Some(Done::Forgotten)),
+            Job::Discard(frozen) => {
+                drop(frozen);
+                Ok(None)
+            }
         }));
         let done = done.unwrap_or_else(|panic| Err(bench.disk.damaged(panic_text(&*panic))));
         let failed = done.is_err();
-        if report.send(done).is_err() || failed {
+        if done.transpose().is_some_and(|done| report.send(done).is_err()) || failed {
             return;
         }
     }
@@ -192,8 +193,7 @@ impl Bench {
     ) -> Result<(), StoreError> {
         let generation = table.generation;
         let mut head = Vec::new();
-        let places: Vec<_> =
-            frozen.places().iter().filter(|place| frozen.table.at_home(place.home()).is_some()).collect();
+        let places: Vec<_> = frozen.places().iter().filter(|place| frozen.table.at_home(place.home()).is_some()).collect();
         for places in places.chunk_by(|a, b| a.day == b.day) {
             let Some(day) = places.first().map(|place| place.day) else { continue };
             let (run, far) = self.run(day, Kind::Posts, generation, None)?;

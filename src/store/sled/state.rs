@@ -193,19 +193,19 @@ impl DayState {
         }
     }
 
-    /// Takes in an entry of this generation; generations come in order. Claims that are `own` are left out.
-    pub fn take_in(&mut self, seq: Seq, generation: u32, entry: &StateEntry, own: &RoaringTreemap) {
+    /// Takes in an entry of this generation; generations come in order. Claims of generations from `own_from` on
+    /// are this process's own.
+    pub fn take_in(&mut self, seq: Seq, generation: u32, entry: &StateEntry, own_from: u32) {
         match entry {
             StateEntry::Moved => self.leave(seq, generation),
-            StateEntry::Marked(what) => self.take_mark(seq, what, own),
+            StateEntry::Marked(what) => self.take_mark(seq, generation, what, own_from),
         }
     }
 
-    pub fn take_mark(&mut self, seq: Seq, what: &What, own: &RoaringTreemap) {
+    pub fn take_mark(&mut self, seq: Seq, generation: u32, what: &What, own_from: u32) {
         match what {
-            What::Released => self.forget_claim(seq),
-            What::Claimed { .. } if own.contains(seq.0) => self.forget_claim(seq),
-            What::Claimed { attempt } => drop(self.claims.insert(seq, *attempt)),
+            What::Claimed { attempt } if generation < own_from => drop(self.claims.insert(seq, *attempt)),
+            What::Claimed { .. } | What::Released => self.forget_claim(seq),
             What::Settled { .. } => self.settle(seq),
         }
     }
