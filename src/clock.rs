@@ -167,7 +167,7 @@ impl ManualClock {
     pub fn advance(&self, by: Duration) {
         self.turn(|hands| {
             hands.wall = hands.wall.after(by);
-            hands.mono += by;
+            hands.mono = hands.mono.saturating_add(by);
         });
     }
 

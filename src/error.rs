@@ -113,7 +113,7 @@ pub enum Error {
     },
     /// Another post was scheduled with the same key and other content.
     #[error(
-        "the key {key:?} belongs to post {existing}, which has other content: use another key, or cancel that post"
+        "the key {key:?} belongs to post {existing}, which has other content: use another key"
     )]
     Conflict {
         /// The key.
@@ -196,8 +196,8 @@ pub enum StoreError {
         /// The format that this version reads and writes.
         supported: u32,
     },
-    /// The store's files are damaged. Nothing was changed: restore them from a backup.
-    #[error("the store {path:?} is damaged: {what}; nothing was changed, restore it from a backup")]
+    /// The store's files are damaged: restore them from a backup.
+    #[error("the store {path:?} is damaged: {what}; restore it from a backup")]
     Damaged {
         /// The store's directory.
         path: PathBuf,

@@ -8,6 +8,8 @@ pub const PAYLOAD_BYTES: usize = 64 << 10;
 pub const PAYLOAD_BYTES_MAX: usize = 16 << 20;
 /// Longest key, profile or pool name, in bytes.
 pub const NAME_BYTES: usize = 255;
+/// Longest receipt or reason that is stored, in bytes; longer ones are cut.
+pub const TEXT_BYTES: usize = 4_096;
 /// Most posts in one `schedule_all`.
 pub const BATCH_POSTS: usize = 100_000;
 /// Most bytes of payload in one `schedule_all`.

@@ -170,6 +170,43 @@ fn a_failed_post_is_tried_again_and_then_is_a_dead_letter() {
 }
 
 #[test]
+fn changes_by_key_and_by_id_are_made_in_the_order_in_which_they_were_asked_for() {
+    let world = World::new();
+    let base = at(START);
+    let id = world.scheduler.schedule(post("a").at(base + secs(5_000)).key("k")).wait().unwrap();
+    for round in 0..100 {
+        let first = world.scheduler.reschedule("k", base + secs(1_000));
+        let second = world.scheduler.reschedule(id, base + secs(2_000 + round));
+        let status = world.scheduler.get(id);
+        assert!(first.wait().is_ok() && second.wait().is_ok());
+        assert_eq!(status.wait().unwrap().unwrap().due(), base + secs(2_000 + round));
+    }
+}
+
+#[test]
+fn every_call_is_answered_also_while_the_scheduler_shuts_down() {
+    for _ in 0..20 {
+        let world = World::new();
+        let callers: Vec<_> = (0..4)
+            .map(|_| {
+                let scheduler = world.scheduler.clone();
+                std::thread::spawn(move || while scheduler.get("nothing").wait().is_ok() {})
+            })
+            .collect();
+        world.scheduler.shutdown(secs(1)).wait().unwrap();
+        callers.into_iter().for_each(|caller| caller.join().unwrap());
+    }
+}
+
+#[test]
+fn any_name_of_a_pool_will_do() {
+    let pool = Pool::new("a\0b", |_| async { Ok(Receipt::default()) });
+    let scheduler = Scheduler::builder().store(MemoryStore::default()).pool(pool).start().unwrap();
+    let id = scheduler.schedule(Post::new("a\0b", "x")).wait().unwrap();
+    assert!(matches!(scheduler.outcome(id).wait().unwrap(), Outcome::Delivered(_)));
+}
+
+#[test]
 fn events_tell_what_happened_in_order() {
     let world = World::new();
     let mut events = world.scheduler.events();

@@ -79,6 +79,26 @@ fn broadcasters_that_block_their_threads_hold_up_no_other_delivery() {
 }
 
 #[test]
+fn broadcasters_that_block_for_a_moment_run_beside_each_other() {
+    let clock = ManualClock::at(at(START));
+    let (gate, waiting) = (Gate::default(), Arc::new(Mutex::new(0)));
+    let (held, count) = (gate.clone(), waiting.clone());
+    let broadcaster = move |_| {
+        *count.lock().unwrap() += 1;
+        if *count.lock().unwrap() == 64 {
+            held.open();
+        }
+        held.block();
+        async { Ok(Receipt::default()) }
+    };
+    // Nobody goes on before all are blocked at the same time.
+    let scheduler = scheduler(&clock, vec![Pool::new("p", broadcaster).concurrency(64)]);
+    for id in scheduler.schedule_all((0..64).map(|_| Post::new("p", "x"))).wait().unwrap() {
+        assert!(matches!(scheduler.outcome(id).wait().unwrap(), Outcome::Delivered(_)));
+    }
+}
+
+#[test]
 fn a_pool_that_is_stuck_does_not_delay_another_nor_its_own_cancels() {
     let clock = ManualClock::at(at(START));
     let stuck = Pool::new("stuck", |_| std::future::pending::<Result<Receipt, BroadcastError>>())

@@ -166,6 +166,8 @@ impl Engine {
     fn resident(&self, post: &PostRef) -> Result<Option<u32>> {
         match post {
             PostRef::Id(id) if id.store() != self.settings.store => Err(Error::ForeignId { id: *id }),
+            // A change by key is looked for in the store: what comes after it must not overtake it.
+            PostRef::Id(_) if self.keyed_changes > 0 => Ok(None),
             PostRef::Id(id) => Ok(self.slot(id.seq())),
             PostRef::Key(_) => Ok(None),
         }
@@ -176,6 +178,9 @@ impl Engine {
             PostRef::Id(id) => Sought::Seq(id.seq()),
             PostRef::Key(key) => Sought::Key(key),
         };
+        if matches!(search, Search::Mutate(PostRef::Key(_), _)) {
+            self.keyed_changes += 1;
+        }
         let token = self.searches.insert(search);
         self.effects.push_back(Effect::Find { token, sought });
     }
@@ -183,6 +188,9 @@ impl Engine {
     /// The store has looked.
     pub(super) fn handle_found(&mut self, token: usize, found: Result<Option<Found>, StoreError>) {
         let Some(search) = self.searches.try_remove(token) else { return };
+        if matches!(search, Search::Mutate(PostRef::Key(_), _)) {
+            self.keyed_changes -= 1;
+        }
         let found = match found {
             Ok(found) => found,
             Err(error) => {

@@ -112,6 +112,8 @@ pub struct Engine {
     windows: Vec<Window>,
     commits: Commits,
     searches: Slab<Search>,
+    /// How many of them are changes to posts that are named by key.
+    keyed_changes: usize,
     recalls: Map<PostId, Vec<Mutation>>,
     waiters: Map<Seq, Vec<Promise<Outcome>>>,
     outgoing: Vec<Vec<Delivery>>,
@@ -160,6 +162,7 @@ impl Engine {
             windows: settings.pools.iter().map(|_| Window::default()).collect(),
             commits: Commits::default(),
             searches: Slab::new(),
+            keyed_changes: 0,
             recalls: Map::default(),
             waiters: Map::default(),
             outgoing: (0..shards).map(|_| Vec::new()).collect(),
@@ -489,8 +492,9 @@ impl Engine {
         let hangs = self.stalled && self.now.mono >= closing.deadline;
         let flushed = self.commits.is_empty() || self.failed.is_some() || hangs;
         let waited = self.now.mono >= closing.deadline || self.failed.is_some();
+        let recalled = closing.recalling == 0 || self.failed.is_some();
         // Past the deadline what is in flight is left behind: its claim is durable, the next start knows it.
-        if flushed && (waited || (!flying && closing.recalling == 0)) {
+        if flushed && recalled && (waited || !flying) {
             closing.stopped = true;
             let promise = closing.promise.take();
             self.effects.push_back(Effect::Stop { promise, hangs });

@@ -94,8 +94,9 @@ impl Delivery {
         self.0.attempt
     }
 
-    /// Whether an earlier attempt may have published the post already: the process died, the pool's timeout
-    /// passed or the broadcaster panicked before an outcome was known. If the network can be asked, ask it.
+    /// Whether an earlier attempt may have published the post already: the process died after the post had been
+    /// handed over to its pool, or the pool's timeout passed, or the broadcaster panicked, before an outcome was
+    /// known. If the network can be asked, ask it.
     pub fn is_redelivery(&self) -> bool {
         self.0.maybe_sent
     }

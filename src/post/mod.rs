@@ -113,7 +113,8 @@ impl Post {
     /// A name of your own for this post, 1 to 255 bytes, unique within the store. Scheduling the same key and
     /// content again returns the same id; other content is refused
     /// ([`Error::Conflict`](crate::Error::Conflict)). So a host that lost the answer can simply ask again.
-    /// A key is remembered as long as its post is: until the retention after its outcome.
+    /// A key is remembered as long as its post is, also if that was cancelled: until the retention after its
+    /// outcome.
     pub fn key(mut self, key: impl Into<String>) -> Self {
         self.key = Some(key.into());
         self

@@ -4,6 +4,7 @@ use std::error::Error as StdError;
 use std::fmt;
 use std::time::Duration;
 
+use crate::limits;
 use crate::retry::RetryPolicy;
 use crate::time::Timestamp;
 
@@ -13,9 +14,9 @@ use crate::time::Timestamp;
 pub struct Receipt(Option<Box<str>>);
 
 impl Receipt {
-    /// A receipt that says this. Keep it short: it is stored with the post.
+    /// A receipt that says this. It is stored with the post; what is longer than 4,096 bytes is cut.
     pub fn new(text: impl Into<String>) -> Self {
-        let text: String = text.into();
+        let text = cut(text.into());
         Self((!text.is_empty()).then(|| text.into_boxed_str()))
     }
 
@@ -23,6 +24,12 @@ impl Receipt {
     pub fn as_str(&self) -> &str {
         self.0.as_deref().unwrap_or("")
     }
+}
+
+/// What is stored of a broadcaster's words.
+pub(crate) fn cut(mut text: String) -> String {
+    text.truncate(text.floor_char_boundary(limits::TEXT_BYTES));
+    text
 }
 
 /// What finally came of a post.
@@ -148,9 +155,9 @@ impl Ending {
     pub fn step(self, now: Timestamp, seed: u128, attempt: u32, policy: &RetryPolicy) -> Step {
         let (reason, transient, maybe_sent) = match self {
             Self::Answered(Ok(receipt)) => return Step::Settle(Outcome::Delivered(receipt)),
-            Self::Answered(Err(error)) => (error.reason, error.failure == Failure::Transient, false),
+            Self::Answered(Err(error)) => (cut(error.reason), error.failure == Failure::Transient, false),
             Self::TimedOut { after } => (format!("no answer within {after:?}"), true, true),
-            Self::Panicked { message } => (format!("the broadcaster panicked: {message}"), true, true),
+            Self::Panicked { message } => (cut(format!("the broadcaster panicked: {message}")), true, true),
         };
         match policy.delay(seed, attempt).filter(|_| transient) {
             Some(delay) => Step::Retry { at: now.after(delay).ceil_millis(), reason, maybe_sent },
@@ -189,6 +196,17 @@ mod tests {
             ending.step(NOW, 1, 1, &RetryPolicy::default()),
             Step::Settle(Outcome::Failed { reason: "gone".into() })
         );
+    }
+
+    #[test]
+    fn what_a_broadcaster_says_is_cut_between_two_characters() {
+        let long = "é".repeat(5_000);
+        assert!(Receipt::new(&*long).as_str().len() <= limits::TEXT_BYTES);
+        let ending = Ending::Answered(Err(BroadcastError::permanent(format!("x{long}"))));
+        match ending.step(NOW, 1, 1, &RetryPolicy::none()) {
+            Step::Settle(Outcome::Failed { reason }) => assert_eq!(reason.len(), limits::TEXT_BYTES - 1),
+            other => panic!("{other:?}"),
+        }
     }
 
     #[test]

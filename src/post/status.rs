@@ -114,6 +114,12 @@ impl From<&str> for PostRef {
     }
 }
 
+impl From<&String> for PostRef {
+    fn from(key: &String) -> Self {
+        Self::Key(key.clone())
+    }
+}
+
 impl From<String> for PostRef {
     fn from(key: String) -> Self {
         Self::Key(key)

@@ -178,7 +178,10 @@ impl Scheduler {
     /// # Errors
     /// [`Error::Closed`] if it is shut down already, [`Error::Store`] if the store fails while closing.
     pub fn shutdown(&self, grace: Duration) -> Reply<()> {
-        self.send(|promise| Command::Shutdown { grace, promise })
+        // The one command that is never refused because others wait.
+        let (promise, reply) = Promise::new();
+        self.shared.commands.put_waiting(Command::Shutdown { grace, promise });
+        reply
     }
 
     fn send<T>(&self, command: impl FnOnce(Promise<T>) -> Command) -> Reply<T> {

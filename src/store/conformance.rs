@@ -89,7 +89,10 @@ impl Bed {
     fn schedule(&mut self, records: &[Record]) {
         let verdicts = self.commit(records.iter().map(|record| Change::Schedule(vec![record.clone()])).collect());
         let own = records.iter().map(|record| Verdict::Stored(vec![record.seq]));
-        assert_eq!(verdicts.iter().map(|v| format!("{v:?}")).collect::<Vec<_>>(), own.map(|v| format!("{v:?}")).collect::<Vec<_>>());
+        assert_eq!(
+            verdicts.iter().map(|v| format!("{v:?}")).collect::<Vec<_>>(),
+            own.map(|v| format!("{v:?}")).collect::<Vec<_>>()
+        );
     }
 
     fn settle(&mut self, record: &Record, attempts: u32, outcome: Outcome) {
@@ -551,7 +554,8 @@ fn forgetting_leaves_other_days_alone(bed: &mut Bed) {
 }
 
 fn a_post_that_left_a_forgotten_day_stays(bed: &mut Bed) {
-    let records: Vec<Record> = (0..12).map(|i| bed.record(0, NOON + i, &Post::new("one", "x").key(format!("k{i}")))).collect();
+    let records: Vec<Record> =
+        (0..12).map(|i| bed.record(0, NOON + i, &Post::new("one", "x").key(format!("k{i}")))).collect();
     bed.schedule(&records);
     let (change, there) = moved(&records[0], NOON + 300 * DAY);
     bed.commit(vec![change]);
@@ -767,7 +771,8 @@ impl Twins {
             }
             Op::Page(pool, hours, bytes) => {
                 // Where the last one ended, as often as not.
-                let after = if bytes % 2 == 0 { Cursor::through(Timestamp::from_millis(hour(hours))) } else { self.cursor };
+                let after =
+                    if bytes % 2 == 0 { Cursor::through(Timestamp::from_millis(hour(hours))) } else { self.cursor };
                 let (a, b) = self.both(|bed| {
                     let pool = bed.pools[pool];
                     bed.store().load(pool, after, NEVER, bytes).unwrap()

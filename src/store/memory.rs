@@ -192,13 +192,7 @@ impl Backend for MemoryStore {
         Ok(changes.into_iter().filter_map(|change| data.apply(now, change)).collect())
     }
 
-    fn load(
-        &mut self,
-        pool: PoolId,
-        after: Cursor,
-        until: Timestamp,
-        max_bytes: usize,
-    ) -> Result<Page, StoreError> {
+    fn load(&mut self, pool: PoolId, after: Cursor, until: Timestamp, max_bytes: usize) -> Result<Page, StoreError> {
         let end = Cursor::through(until);
         let mut page = Page { posts: Vec::new(), through: end.max(after) };
         if after >= end {

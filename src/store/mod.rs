@@ -54,13 +54,8 @@ pub(crate) mod backend {
         /// Live posts of the pool after `after` and at or before `until`, in order of `(at, seq)`: all of them,
         /// or the first ones, until about `max_bytes` of bodies are in the page (always at least one post if
         /// there is one). `through` is `Cursor::through(until)` when all are in.
-        fn load(
-            &mut self,
-            pool: PoolId,
-            after: Cursor,
-            until: Timestamp,
-            max_bytes: usize,
-        ) -> Result<Page, StoreError>;
+        fn load(&mut self, pool: PoolId, after: Cursor, until: Timestamp, max_bytes: usize)
+        -> Result<Page, StoreError>;
 
         /// What is known of the post with this number.
         fn find(&mut self, seq: Seq) -> Result<Option<Found>, StoreError>;

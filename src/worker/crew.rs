@@ -108,7 +108,7 @@ impl Crew {
     pub fn start(pool: &Pool, clock: Arc<dyn Clock>) -> io::Result<Self> {
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(pool.threads)
-            .thread_name(format!("punctual {}", pool.name))
+            .thread_name(thread_name(&pool.name))
             .enable_all()
             .build()?;
         let (sender, receiver) = crossbeam_channel::unbounded();
@@ -170,7 +170,7 @@ impl Crew {
             let (shared, handle, caller) =
                 (Arc::clone(&self.shared), runtime.handle().clone(), Arc::<Caller>::default());
             callers.push(Arc::clone(&caller));
-            let name = format!("punctual {}", shared.name);
+            let name = thread_name(&shared.name);
             thread::Builder::new().name(name).spawn(move || shared.run(&handle, &caller)).map(drop).inspect_err(
                 |_| {
                     callers.pop();
@@ -241,6 +241,11 @@ impl Future for Attempt {
             Err(panic) => Poll::Ready(panicked(&*panic)),
         }
     }
+}
+
+/// Threads cannot have a NUL in their names; pools can.
+fn thread_name(pool: &str) -> String {
+    format!("punctual {}", pool.replace('\0', "?"))
 }
 
 fn panicked(panic: &(dyn Any + Send)) -> Ending {

@@ -201,7 +201,13 @@ pub fn put_head(out: &mut Vec<u8>, record: &Record) {
 }
 
 /// Reads a head and the body after it. `body_len`: as many bytes, or all that are left.
-pub fn read_record(reader: &mut Reader<'_>, pool: PoolId, at: Timestamp, seq: Seq, len: Option<usize>) -> Option<Record> {
+pub fn read_record(
+    reader: &mut Reader<'_>,
+    pool: PoolId,
+    at: Timestamp,
+    seq: Seq,
+    len: Option<usize>,
+) -> Option<Record> {
     let due = reader.step(at)?;
     let attempts = reader.number()?;
     let revision = reader.number()?;

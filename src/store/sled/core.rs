@@ -144,7 +144,8 @@ impl Core {
         let noted = self.witness.note(self.commit);
         noted.map_err(|error| self.disk.io_error("write the witness of", error))?;
         self.current.ends_with(self.commit, now, self.next_seq);
-        if self.current.bytes >= self.sizes.generation_bytes || self.current.marks.len() >= self.sizes.generation_marks {
+        if self.current.bytes >= self.sizes.generation_bytes || self.current.marks.len() >= self.sizes.generation_marks
+        {
             self.rotate()?;
         }
         Ok(verdicts)

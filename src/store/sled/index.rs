@@ -74,12 +74,7 @@ impl Index {
     }
 
     /// Removes those of these blocks in which no entry is present any more.
-    pub fn clean(
-        &self,
-        disk: &Disk,
-        numbers: &[u64],
-        is_present: impl Fn(u32, u32) -> bool,
-    ) -> Result<(), StoreError> {
+    pub fn clean(&self, disk: &Disk, numbers: &[u64], is_present: impl Fn(u32, u32) -> bool) -> Result<(), StoreError> {
         let mut batch = ::sled::Batch::default();
         for number in numbers {
             let Some(block) = disk.get(&self.tree, Kind::Index, &number.to_be_bytes())? else { continue };

@@ -193,13 +193,7 @@ impl Journal {
     }
 
     /// Writes a commit, all or nothing, and makes it durable.
-    pub fn write(
-        &mut self,
-        disk: &Disk,
-        number: u64,
-        commit: CommitWriter,
-        next_seq: Seq,
-    ) -> Result<(), StoreError> {
+    pub fn write(&mut self, disk: &Disk, number: u64, commit: CommitWriter, next_seq: Seq) -> Result<(), StoreError> {
         let bytes = commit.finish(next_seq);
         let room = self.block_bytes - SEAL_BYTES - HEADER_BYTES;
         let parts = bytes.len().div_ceil(room) as u32;
@@ -223,12 +217,7 @@ impl Journal {
     }
 
     /// Reads all commits, the first of which must have this number, and goes on after the last.
-    pub fn replay(
-        &mut self,
-        disk: &Disk,
-        first: u64,
-        mut each: impl FnMut(u64, Commit),
-    ) -> Result<(), StoreError> {
+    pub fn replay(&mut self, disk: &Disk, first: u64, mut each: impl FnMut(u64, Commit)) -> Result<(), StoreError> {
         let mut number = first;
         let mut gathered = BytesMut::new();
         let mut next_part = 0;
@@ -310,7 +299,11 @@ mod tests {
             (home(), any::<u32>()).prop_map(|(home, attempt)| Entry::Claim { home, attempt }),
             home().prop_map(|home| Entry::Release { home }),
             (home(), record()).prop_map(|(from, to)| Entry::Move { from, to }),
-            (home(), 0u32..3, outcome()).prop_map(|(home, attempts, outcome)| Entry::Settle { home, attempts, outcome }),
+            (home(), 0u32..3, outcome()).prop_map(|(home, attempts, outcome)| Entry::Settle {
+                home,
+                attempts,
+                outcome
+            }),
         ]
     }
 

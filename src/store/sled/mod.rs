@@ -113,9 +113,8 @@ impl SledStore {
 
     pub(super) fn open_sized(path: &Path, sizes: Sizes) -> Result<Self, StoreError> {
         let opened = catch_unwind(AssertUnwindSafe(|| recover::open(path, sizes)));
-        let (core, identity) = opened.unwrap_or_else(|panic| {
-            Err(StoreError::Damaged { path: path.to_owned(), what: panic_text(&*panic) })
-        })?;
+        let (core, identity) = opened
+            .unwrap_or_else(|panic| Err(StoreError::Damaged { path: path.to_owned(), what: panic_text(&*panic) }))?;
         let (next_seq, last_commit_at) = (core.next_seq, core.last_commit_at);
         Ok(Self { path: path.to_owned(), identity, core: Some(Box::new(core)), next_seq, last_commit_at })
     }
@@ -124,9 +123,8 @@ impl SledStore {
     fn with<T>(&mut self, call: impl FnOnce(&mut Core) -> Result<T, StoreError>) -> Result<T, StoreError> {
         let core = self.core.as_mut().ok_or(StoreError::Poisoned)?;
         let result = catch_unwind(AssertUnwindSafe(|| call(core)));
-        let result = result.unwrap_or_else(|panic| {
-            Err(StoreError::Damaged { path: self.path.clone(), what: panic_text(&*panic) })
-        });
+        let result = result
+            .unwrap_or_else(|panic| Err(StoreError::Damaged { path: self.path.clone(), what: panic_text(&*panic) }));
         if result.is_err() {
             self.shut();
         }
@@ -179,13 +177,7 @@ impl Backend for SledStore {
         self.with(|core| core.commit(now, changes))
     }
 
-    fn load(
-        &mut self,
-        pool: PoolId,
-        after: Cursor,
-        until: Timestamp,
-        max_bytes: usize,
-    ) -> Result<Page, StoreError> {
+    fn load(&mut self, pool: PoolId, after: Cursor, until: Timestamp, max_bytes: usize) -> Result<Page, StoreError> {
         self.with(|core| core.load(pool, after, until, max_bytes))
     }
 

@@ -7,7 +7,6 @@ use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
-
 use crate::error::StoreError;
 use crate::time::Timestamp;
 
@@ -172,8 +171,7 @@ fn replay(
     sizes: Sizes,
     tallies: &mut Tallies,
 ) -> Result<VecDeque<(Memtable, Journal)>, StoreError> {
-    let mut generations: Vec<u32> =
-        disk.tree_names().iter().filter_map(|name| journal::generation(name)).collect();
+    let mut generations: Vec<u32> = disk.tree_names().iter().filter_map(|name| journal::generation(name)).collect();
     generations.sort_unstable();
     let mut unsorted = VecDeque::new();
     let mut last = through;

@@ -136,7 +136,8 @@ impl<'a> RunWriter<'a> {
         if ENTRY_BYTES + len > room {
             return self.push_long(at, [head, body].concat());
         }
-        if self.count > 0 && self.payload.len() + ENTRY_BYTES + len > room + HEADER_BYTES + 2 || self.count == u16::MAX {
+        if self.count > 0 && self.payload.len() + ENTRY_BYTES + len > room + HEADER_BYTES + 2 || self.count == u16::MAX
+        {
             self.end_group()?;
         }
         if self.count == 0 {

@@ -66,8 +66,14 @@ pub struct Sorter {
 impl Sorter {
     pub fn start(disk: Arc<Disk>, sizes: Sizes) -> Result<Self, StoreError> {
         let own_days = disk.tree_names().iter().filter_map(|name| name.strip_prefix('d')?.parse().ok()).collect();
-        let bench =
-            Bench { meta: Meta::open(&disk)?, index: Index::open(&disk)?, keys: Keys::open(&disk)?, own_days, sizes, disk };
+        let bench = Bench {
+            meta: Meta::open(&disk)?,
+            index: Index::open(&disk)?,
+            keys: Keys::open(&disk)?,
+            own_days,
+            sizes,
+            disk,
+        };
         let (jobs, todo) = unbounded();
         let (report, done) = unbounded();
         let stop = Arc::new(AtomicBool::new(false));
@@ -193,7 +199,8 @@ impl Bench {
     ) -> Result<(), StoreError> {
         let generation = table.generation;
         let mut head = Vec::new();
-        let places: Vec<_> = frozen.places().iter().filter(|place| frozen.table.at_home(place.home()).is_some()).collect();
+        let places: Vec<_> =
+            frozen.places().iter().filter(|place| frozen.table.at_home(place.home()).is_some()).collect();
         for places in places.chunk_by(|a, b| a.day == b.day) {
             let Some(day) = places.first().map(|place| place.day) else { continue };
             let (run, far) = self.run(day, Kind::Posts, generation, None)?;
