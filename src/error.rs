@@ -112,9 +112,7 @@ pub enum Error {
         max_bytes: usize,
     },
     /// Another post was scheduled with the same key and other content.
-    #[error(
-        "the key {key:?} belongs to post {existing}, which has other content: use another key"
-    )]
+    #[error("the key {key:?} belongs to post {existing}, which has other content: use another key")]
     Conflict {
         /// The key.
         key: String,

@@ -164,7 +164,7 @@ fn copy(from: &Path, to: &Path) {
         let to = to.join(entry.file_name());
         if entry.file_type().unwrap().is_dir() {
             copy(&entry.path(), &to);
-        } else if !to.extension().is_some_and(|extension| extension == "fresh") {
+        } else if to.extension().is_none_or(|extension| extension != "fresh") {
             std::fs::copy(entry.path(), to).unwrap();
         }
     }

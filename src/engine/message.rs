@@ -25,7 +25,7 @@ pub struct NewPost {
 /// What the host wants.
 #[derive(Debug)]
 pub enum Command {
-    Schedule { posts: Vec<NewPost>, promise: SchedulePromise, weight: Weight },
+    Schedule { posts: Vec<NewPost>, promise: SchedulePromise, _weight: Weight },
     Cancel { post: PostRef, promise: Promise<()> },
     Reschedule { post: PostRef, due: Timestamp, promise: Promise<()> },
     Get { post: PostRef, promise: Promise<Option<Status>> },

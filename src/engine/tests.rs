@@ -98,10 +98,12 @@ impl Rig {
 
     /// The changes of the commits that wait for the store.
     fn commits(&self) -> Vec<&[Change]> {
-        let changes = |effect| match effect {
-            &Effect::Commit { ref changes, .. } => Some(&changes[..]),
-            _ => None,
-        };
+        fn changes(effect: &Effect) -> Option<&[Change]> {
+            match effect {
+                Effect::Commit { changes, .. } => Some(changes),
+                _ => None,
+            }
+        }
         self.asked.iter().filter_map(changes).collect()
     }
 
@@ -110,7 +112,7 @@ impl Rig {
         let due = Timestamp::from_millis(self.now.wall.millis() + ahead_millis);
         let posts = vec![NewPost { pool: 0, due, body: Body::encode(&Post::new("p", "x")), late: None }];
         let weight = Weight::add(&Arc::default(), 0, 0).unwrap();
-        let command = Command::Schedule { posts, promise: SchedulePromise::One(promise), weight };
+        let command = Command::Schedule { posts, promise: SchedulePromise::One(promise), _weight: weight };
         self.engine.handle_command(self.now, command);
         self.turn();
         reply

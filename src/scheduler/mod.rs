@@ -93,7 +93,7 @@ impl Scheduler {
     fn send_posts<T>(&self, posts: Vec<NewPost>, to: fn(Promise<T>) -> SchedulePromise) -> Reply<T> {
         let bytes = posts.iter().map(|post| post.body.len()).sum();
         match Weight::add(&self.shared.waiting, bytes, limits::COMMANDS_BYTES) {
-            Some(weight) => self.send(|promise| Command::Schedule { posts, promise: to(promise), weight }),
+            Some(weight) => self.send(|promise| Command::Schedule { posts, promise: to(promise), _weight: weight }),
             None => Reply::given(Err(Error::Overloaded)),
         }
     }

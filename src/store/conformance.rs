@@ -393,7 +393,7 @@ fn a_post_may_move_to_and_fro(bed: &mut Bed) {
         if round % 3 == 0 {
             bed.reopen();
         }
-        assert_eq!(bed.records(), [there.clone()]);
+        assert_eq!(bed.records(), std::slice::from_ref(&there));
         assert_eq!(bed.find(there.seq), live(&there));
         record = there;
     }
@@ -480,7 +480,7 @@ fn changes_of_posts_that_are_not_there_are_ignored(bed: &mut Bed) {
     for _ in 0..3 {
         bed.commit(anything(&never, delivered()));
         assert_eq!(bed.find(never.seq), None);
-        assert_eq!(bed.records(), [first.clone()]);
+        assert_eq!(bed.records(), std::slice::from_ref(&first));
         bed.reopen();
     }
     bed.settle(&first, 1, delivered());
@@ -564,7 +564,7 @@ fn a_post_that_left_a_forgotten_day_stays(bed: &mut Bed) {
     }
     bed.tidy(NOW.after(WEEK * 2), WEEK);
     for _ in 0..3 {
-        assert_eq!(bed.records(), [there.clone()]);
+        assert_eq!(bed.records(), std::slice::from_ref(&there));
         assert_eq!(bed.find(there.seq), live(&there));
         assert_eq!(bed.store().find_key("k0").unwrap(), live(&there));
         assert_eq!(bed.store().find_key("k1").unwrap(), None);

@@ -42,8 +42,10 @@ pub struct Call {
 pub struct Outbox {
     clock: ManualClock,
     calls: Arc<Mutex<Vec<Call>>>,
-    answers: Arc<Mutex<HashMap<String, Vec<Result<Receipt, BroadcastError>>>>>,
+    answers: Arc<Mutex<HashMap<String, Vec<Answer>>>>,
 }
+
+type Answer = Result<Receipt, BroadcastError>;
 
 impl Outbox {
     pub fn new(clock: &ManualClock) -> Self {
@@ -51,7 +53,7 @@ impl Outbox {
     }
 
     /// The next call for this payload gets this answer; without one it gets a receipt.
-    pub fn answer(&self, payload: &str, answer: Result<Receipt, BroadcastError>) {
+    pub fn answer(&self, payload: &str, answer: Answer) {
         self.answers.lock().unwrap().entry(payload.to_owned()).or_default().insert(0, answer);
     }
 

@@ -61,7 +61,8 @@ pub struct Core {
     pub(super) last_commit_at: Timestamp,
     /// What ended before this is forgotten.
     pub(super) forget_before: Timestamp,
-    pub(super) folder: Folder,
+    /// Locked as long as the store is open.
+    pub(super) _folder: Folder,
 }
 
 impl Core {

@@ -108,6 +108,11 @@ impl Folder {
         sync().map_err(|error| disk::from_io(&self.path, "sync", error, super::RESERVE_BYTES))
     }
 
+    /// Whether the disk has so little room that sled may fail to open.
+    pub fn is_crowded(&self) -> bool {
+        fs4::available_space(&self.path).is_ok_and(|free| free < BALLAST_BYTES)
+    }
+
     /// Gives the ballast back. True if there was some.
     pub fn drop_ballast(&self) -> bool {
         fs::remove_file(self.path.join("ballast")).is_ok()

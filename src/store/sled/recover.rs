@@ -33,14 +33,23 @@ const OPEN_PAUSE: Duration = Duration::from_millis(2);
 pub fn open(path: &Path, sizes: Sizes) -> Result<(Core, u64), StoreError> {
     let folder = Folder::enter(path)?;
     folder.prepare()?;
+    let is_crowded = folder.is_crowded();
     let db = match open_sled(&folder) {
-        // Room was kept for this: sled writes when it opens.
-        Err(error) if is_full(&disk::from_sled(path, "open", error.clone(), 0)) && folder.drop_ballast() => {
+        // Room was kept for this: sled writes when it opens, and says all kinds of things if it cannot.
+        Err(error)
+            if (is_crowded || is_full(&disk::from_sled(path, "open", error.clone(), 0))) && folder.drop_ballast() =>
+        {
             open_sled(&folder)
         }
         opened => opened,
     };
-    let db = db.map_err(|error| disk::from_sled(path, "open", error, RESERVE_BYTES))?;
+    let db = db.map_err(|error| match disk::from_sled(path, "open", error, RESERVE_BYTES) {
+        StoreError::Damaged { .. } if is_crowded => {
+            let free = fs4::available_space(path).unwrap_or(0);
+            StoreError::Full { path: path.to_owned(), free, reserve: RESERVE_BYTES }
+        }
+        error => error,
+    })?;
     let log = OpenOptions::new().read(true).write(true).open(folder.log());
     let log = log.map_err(|error| disk::from_io(path, "open the log of", error, RESERVE_BYTES))?;
     folder.make_durable()?;
@@ -125,7 +134,7 @@ fn rebuild(folder: Folder, disk: Arc<Disk>, sizes: Sizes) -> Result<Core, StoreE
         next_seq: current.next_seq,
         last_commit_at: current.latest,
         forget_before: Timestamp::MIN,
-        folder,
+        _folder: folder,
         meta,
         disk,
         current,

@@ -64,6 +64,7 @@ pub struct Sorter {
 }
 
 impl Sorter {
+    #[expect(clippy::disallowed_methods, reason = "never more than the frozen generations and the days to forget")]
     pub fn start(disk: Arc<Disk>, sizes: Sizes) -> Result<Self, StoreError> {
         let own_days = disk.tree_names().iter().filter_map(|name| name.strip_prefix('d')?.parse().ok()).collect();
         let bench = Bench {
