@@ -1,6 +1,5 @@
 //! How late is one post on an idle engine? Beside it the floor: a thread that sleeps to each instant in the same way
 //! and does nothing else. `cargo bench --bench lateness -- [posts]`
-#![expect(clippy::disallowed_methods, reason = "a bench measures real time")]
 
 use std::sync::{Arc, Mutex};
 use std::thread;

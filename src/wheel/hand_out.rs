@@ -4,11 +4,11 @@ use super::Wheel;
 use super::levels::Bucket;
 use super::queue::{CHUNK, Hint};
 use super::run;
-use super::slab::Fate;
+use super::slab::{Fate, Slab, Ticket};
 
-/// Hints that one call looks at, beyond one for each entry that it may hand out.
-const WORK: usize = 8_192;
-/// Hints of a bucket that is sorted as one piece; a larger one is spread.
+/// Hints that one call looks at, unless its budget of entries is larger.
+const WORK: usize = 4_096;
+/// Hints of a bucket that is sorted; a larger one is spread.
 const SORTED: usize = 8_192;
 /// What opening a bucket or moving a chunk costs, in hints.
 const OVERHEAD: usize = 8;
@@ -38,6 +38,44 @@ enum Step {
     Arrived,
 }
 
+/// What came of reading hints.
+struct Surfaced {
+    /// How many were read.
+    hints: usize,
+    /// The tick of the last one.
+    now: Option<u64>,
+    /// The entry of the last one, if it has moved to a later tick: that may come before what follows.
+    moved: Option<(Ticket, u64)>,
+}
+
+impl Surfaced {
+    #[inline]
+    fn of<T: Copy>(
+        hints: impl Iterator<Item = (u64, Ticket)>,
+        slab: &mut Slab<T>,
+        left: &mut Allowance,
+        out: &mut Vec<(u64, T)>,
+    ) -> Self {
+        let mut surfaced = Self { hints: 0, now: None, moved: None };
+        let before = out.len();
+        for (tick, ticket) in hints.take(left.entries.min(left.hints)) {
+            surfaced.hints += 1;
+            surfaced.now = Some(tick);
+            match slab.surface(ticket, tick) {
+                Fate::Due(tick, item) => out.push((tick, item)),
+                Fate::Gone => {}
+                Fate::Later(tick) => {
+                    surfaced.moved = Some((ticket, tick));
+                    break;
+                }
+            }
+        }
+        left.entries -= out.len() - before;
+        left.spend(surfaced.hints);
+        surfaced
+    }
+}
+
 impl<T: Copy> Wheel<T> {
     /// Moves time to `now` and appends up to `budget` of the entries that are due by then, in the order of their
     /// ticks; those of one tick in the order in which they came, if they were never re-timed. `true` once all
@@ -48,7 +86,7 @@ impl<T: Copy> Wheel<T> {
         if self.earliest.is_some_and(|tick| tick <= target) {
             self.earliest = None;
         }
-        let mut left = Allowance { entries: budget, hints: budget.saturating_add(WORK) };
+        let mut left = Allowance { entries: budget, hints: budget.max(WORK) };
         while left.hints > 0 {
             if let Some(bucket) = self.spreading {
                 self.spread(bucket, &mut left);
@@ -91,92 +129,57 @@ impl<T: Copy> Wheel<T> {
     }
 
     fn hand_out_run(&mut self, until: u64, left: &mut Allowance, out: &mut Vec<(u64, T)>) {
-        let mut moved = None;
-        let (mut read, before) = (0, out.len());
-        for (tick, ticket) in self.run.iter().take(left.entries.min(left.hints)).take_while(|(tick, _)| *tick <= until)
-        {
-            self.now = tick;
-            read += 1;
-            match self.slab.surface(ticket, tick) {
-                Fate::Due(tick, item) => out.push((tick, item)),
-                Fate::Gone => {}
-                Fate::Later(tick) => {
-                    // It may be placed before the rest of the run.
-                    moved = Some((ticket, tick));
-                    break;
-                }
-            }
-        }
-        self.run.skip(read);
-        left.spend(read);
-        left.entries -= out.len() - before;
-        if let Some((ticket, tick)) = moved {
-            self.place(ticket, tick);
-        }
+        let hints = self.run.iter().take_while(|(tick, _)| *tick <= until);
+        let surfaced = Surfaced::of(hints, &mut self.slab, left, out);
+        self.run.skip(surfaced.hints);
+        self.now = surfaced.now.unwrap_or(self.now);
+        self.replace(surfaced);
     }
 
     fn hand_out_tick(&mut self, bucket: Bucket, tick: u64, left: &mut Allowance, out: &mut Vec<(u64, T)>) {
         self.now = tick;
         self.stop_sweep_of(bucket);
-        let mut hints = std::mem::take(&mut self.buffer);
         while left.entries > 0 && left.hints > 0 && self.levels.len(bucket) > 0 {
-            self.levels.take(bucket, left.entries.min(left.hints), &mut hints);
-            left.spend(hints.len());
-            for Hint { ticket, .. } in hints.drain(..) {
-                match self.slab.surface(ticket, tick) {
-                    Fate::Due(tick, item) => {
-                        out.push((tick, item));
-                        left.entries -= 1;
-                    }
-                    Fate::Later(tick) => self.place(ticket, tick),
-                    Fate::Gone => {}
-                }
-            }
+            let hints = self.levels.front(bucket).iter().map(|hint| (tick, hint.ticket));
+            let surfaced = Surfaced::of(hints, &mut self.slab, left, out);
+            self.levels.skip(bucket, surfaced.hints);
+            self.replace(surfaced);
         }
-        self.buffer = hints;
     }
 
     fn hand_out_late(&mut self, left: &mut Allowance, out: &mut Vec<(u64, T)>) {
-        let Some((tick, ticket)) = self.late.pop() else { return };
-        left.hints -= 1;
-        match self.slab.surface(ticket, tick) {
-            Fate::Due(tick, item) => {
-                out.push((tick, item));
-                left.entries -= 1;
-            }
-            Fate::Later(tick) => self.place(ticket, tick),
-            Fate::Gone => {}
+        let surfaced = Surfaced::of(self.late.pop().into_iter(), &mut self.slab, left, out);
+        self.replace(surfaced);
+    }
+
+    fn replace(&mut self, surfaced: Surfaced) {
+        if let Some((ticket, tick)) = surfaced.moved {
+            self.place(ticket, tick);
         }
     }
 
-    /// Time is at the start of the bucket: a small one of level 1 becomes the run, any other is to be spread.
+    /// Time is at the start of the bucket, which is to be spread: over the levels below, or if it is a small one of
+    /// the run's level, into the run.
     fn open(&mut self, bucket: Bucket, left: &mut Allowance) {
         self.stop_sweep_of(bucket);
         left.spend(OVERHEAD);
-        if bucket.level > run::LEVEL || self.levels.len(bucket) > SORTED {
-            self.spreading = Some(bucket);
-            return;
-        }
-        left.spend(self.levels.len(bucket));
-        let mut hints = std::mem::take(&mut self.buffer);
-        self.levels.take_all(bucket, &mut hints);
-        self.winnow(bucket, &mut hints);
-        self.run.load(self.now, &mut hints);
-        self.buffer = hints;
+        let small = bucket.level == run::LEVEL && self.levels.len(bucket) <= SORTED;
+        self.run.open(self.now, if small { SORTED } else { 0 });
+        self.spreading = Some(bucket);
     }
 
-    /// Moves hints of the bucket, at whose start time is, to the levels below.
+    /// Goes on with that. What comes for the bucket in the meantime may find the run full, and then follows it on
+    /// level 0: so those of one tick stay in order.
     fn spread(&mut self, bucket: Bucket, left: &mut Allowance) {
         self.stop_sweep_of(bucket);
         let mut hints = std::mem::take(&mut self.buffer);
         while left.hints > 0 && self.levels.len(bucket) > 0 {
-            if bucket.fits_hint() {
-                let place_of = |hint: &Hint| Bucket::of(bucket.tick_of(*hint, self.now), self.now);
-                let front = self.levels.front(bucket);
-                if let Some(place) = front.first().map(place_of)
-                    && front.len() == CHUNK
-                    && front.iter().all(|hint| place_of(hint) == place)
-                {
+            if !self.run.is_open()
+                && bucket.fits_hint()
+                && let Some(ticks) = self.levels.front_ticks(bucket)
+            {
+                let place = Bucket::of(bucket.tick(ticks.low, self.now), self.now);
+                if place.holds_all(ticks.differ) {
                     self.levels.relink(bucket, place);
                     left.spend(OVERHEAD);
                     continue;
@@ -184,28 +187,33 @@ impl<T: Copy> Wheel<T> {
             }
             self.levels.take(bucket, CHUNK, &mut hints);
             left.spend(hints.len());
-            for hint in hints.drain(..) {
-                if bucket.fits_hint() {
-                    let tick = bucket.tick_of(hint, self.now);
-                    self.levels.push(Bucket::of(tick, self.now), hint);
-                } else if let Some(tick) = self.slab.tick(hint.ticket) {
-                    self.spread_far(bucket, Hint::new(hint.ticket, tick), tick);
-                }
+            if bucket.level == run::LEVEL {
+                self.winnow(bucket, &mut hints);
             }
+            if !self.run.load(&hints) {
+                hints.iter().for_each(|hint| self.spread_hint(bucket, *hint));
+            }
+            hints.clear();
         }
         self.buffer = hints;
         if self.levels.len(bucket) == 0 {
             self.spreading = None;
+            self.run.close();
         }
     }
 
-    /// Moves a hint of a bucket so long that only the slab knows the tick.
-    fn spread_far(&mut self, bucket: Bucket, hint: Hint, tick: u64) {
-        let place = Bucket::of(tick, self.now);
-        if tick >= self.now && place.level < bucket.level {
-            self.levels.push(place, hint);
-        } else {
-            self.place(hint.ticket, tick);
+    fn spread_hint(&mut self, bucket: Bucket, hint: Hint) {
+        if bucket.fits_hint() {
+            let tick = bucket.tick(hint.low, self.now);
+            self.levels.push(Bucket::of(tick, self.now), hint);
+        } else if let Some(tick) = self.slab.tick(hint.ticket) {
+            // Only the slab knows the tick, and it may be one that is not of this bucket any more.
+            let place = Bucket::of(tick, self.now);
+            if tick >= self.now && place.level < bucket.level {
+                self.levels.push(place, Hint::new(hint.ticket, tick));
+            } else {
+                self.place(hint.ticket, tick);
+            }
         }
     }
 }

@@ -1,9 +1,9 @@
 //! The rings of buckets: which bucket a tick belongs to, and which bucket is next.
 
-use super::queue::{CHUNK, Hint, Pool, Queue};
+use super::queue::{CHUNK, Hint, Pool, Queue, Ticks};
 
 /// A level tells ticks apart by this many bits.
-const BITS: u32 = 10;
+const BITS: u32 = 11;
 pub(super) const BUCKETS: usize = 1 << BITS;
 /// Enough for every bit of a tick.
 pub(super) const LEVELS: usize = u64::BITS.div_ceil(BITS) as usize;
@@ -45,10 +45,15 @@ impl Bucket {
         self.shift() <= u32::BITS
     }
 
-    /// The tick that a hint in this bucket was placed at; only if it [fits](Self::fits_hint).
+    /// The tick of which a hint in this bucket has the low bits; only if they [fit](Self::fits_hint).
     #[inline]
-    pub(super) fn tick_of(self, hint: Hint, start: u64) -> u64 {
-        start | (u64::from(hint.low) & self.span())
+    pub(super) fn tick(self, low: u32, start: u64) -> u64 {
+        start | (u64::from(low) & self.span())
+    }
+
+    /// Whether all ticks that differ from one of this bucket in no other than these bits are of this bucket.
+    pub(super) fn holds_all(self, differ: u32) -> bool {
+        u64::from(differ) <= self.span()
     }
 }
 
@@ -108,7 +113,7 @@ impl Levels {
 
     /// Hints in all buckets, those [set aside](Self::set_aside) included.
     pub(super) fn hints(&self) -> usize {
-        self.pool.hints()
+        self.pool.len()
     }
 
     pub(super) fn len(&self, bucket: Bucket) -> usize {
@@ -127,16 +132,29 @@ impl Levels {
         self.levels[bucket.level].queues.get(bucket.digit).map_or(&[], |queue| self.pool.front(queue))
     }
 
-    /// Takes at most `limit` hints off the first chunk of the bucket.
-    pub(super) fn take(&mut self, bucket: Bucket, limit: usize, out: &mut Vec<Hint>) {
+    /// The ticks of the first chunk of the bucket, if it is a full one.
+    pub(super) fn front_ticks(&self, bucket: Bucket) -> Option<Ticks> {
+        self.pool.front_ticks(self.levels[bucket.level].queues.get(bucket.digit)?)
+    }
+
+    /// Drops so many hints off the first chunk of the bucket, at most all.
+    pub(super) fn skip(&mut self, bucket: Bucket, hints: usize) {
         let Self { levels, pool } = self;
         let level = &mut levels[bucket.level];
         if let Some(queue) = level.queues.get_mut(bucket.digit) {
-            pool.take(queue, limit, out);
+            pool.skip(queue, hints);
             if queue.is_empty() {
                 level.occupied.clear(bucket.digit);
             }
         }
+    }
+
+    /// Takes at most `limit` hints off the first chunk of the bucket.
+    pub(super) fn take(&mut self, bucket: Bucket, limit: usize, out: &mut Vec<Hint>) {
+        let front = self.front(bucket);
+        let taken = limit.min(front.len());
+        out.extend_from_slice(&front[..taken]);
+        self.skip(bucket, taken);
     }
 
     /// Takes all hints of the bucket.
@@ -172,15 +190,12 @@ impl Levels {
     }
 
     pub(super) fn push_all(&mut self, bucket: Bucket, hints: &[Hint]) {
-        if !hints.is_empty() {
-            let Self { levels, pool } = self;
-            pool.push_all(levels[bucket.level].queue(bucket.digit), hints);
-        }
+        hints.iter().for_each(|hint| self.push(bucket, *hint));
     }
 
     /// Adds hints to a queue that is no bucket's.
     pub(super) fn set_aside(&mut self, queue: &mut Queue, hints: &[Hint]) {
-        self.pool.push_all(queue, hints);
+        hints.iter().for_each(|hint| self.pool.push(queue, *hint));
     }
 
     /// Moves all hints of the levels below that of the bucket into it, before its own. Those of one tick stay in

@@ -6,15 +6,15 @@
 //! entry went. Sequential chunks of hints, rather than lists through the slots, are what makes ten million
 //! entries as fast as ten thousand.
 //!
-//! Seven levels of 1,024 buckets cover every 64-bit tick. When time reaches a bucket, a small one is sorted into the
+//! Six levels of 2,048 buckets cover every 64-bit tick. When time reaches a bucket, a small one is sorted into the
 //! *run*, which is read in order, and a large one is spread over the levels below, whole chunks at a time where
 //! they stay together. What comes for the current bucket afterwards is merged from level 0.
 //!
-//! **Bounds.** No call touches more than some thousand hints, beyond the entries it hands out: spreading a bucket,
-//! sweeping stale hints and handing out stop and go on with the next call. [`Wheel::rewind`] is the one exception.
-//! An entry takes 16 bytes (with a payload of four) and 12.1 per hint. Of these there is one for each entry, and
-//! after many moves at most about two; about 1,000 more may be stale. Memory is kept for reuse. A wheel holds
-//! fewer than 2³² entries.
+//! **Bounds.** No call looks at more than some thousand hints, or as many as the entries it hands out: spreading a
+//! bucket, sweeping stale hints and handing out stop, and go on with the next call. [`Wheel::rewind`] is the one
+//! exception. An entry takes 16 bytes (with a payload of four) and 12.3 per hint. A hint for each entry is all there is unless
+//! entries move; stale hints are swept while new ones come, which keeps them to about one more for each entry, and
+//! a thousand. Memory is kept for reuse. A wheel holds fewer than 2³² entries.
 
 mod hand_out;
 mod late;
@@ -102,7 +102,6 @@ impl<T: Copy> Wheel<T> {
         if self.earliest == Some(tick) {
             self.earliest = None;
         }
-        self.tidy();
         Some(item)
     }
 
@@ -134,7 +133,7 @@ impl<T: Copy> Wheel<T> {
         if back.level > 0 {
             let mut unread = Queue::EMPTY;
             self.levels.set_aside(&mut unread, self.run.rest());
-            self.run.skip(usize::MAX);
+            self.run.open(now, 0);
             self.levels.gather(back, unread);
         }
         self.now = now;
@@ -162,17 +161,15 @@ impl<T: Copy> Wheel<T> {
     /// an entry are placed where it went.
     fn winnow(&mut self, bucket: Bucket, hints: &mut Vec<Hint>) {
         let (start, span) = (bucket.start(self.now), bucket.span());
-        let mut kept = 0;
-        for next in 0..hints.len() {
-            let ticket = hints[next].ticket;
-            let (latest, tick) = self.slab.look(ticket);
-            let belongs = tick.wrapping_sub(start) <= span;
-            hints[kept] = Hint::new(ticket, tick);
-            kept += usize::from(latest & belongs);
-            if latest & !belongs {
-                self.place(ticket, tick);
-            }
+        let strays = self.slab.verify(hints, |tick| tick.wrapping_sub(start) > span);
+        if strays > 0 {
+            hints.retain(|hint| match self.slab.tick(hint.ticket) {
+                Some(tick) if tick.wrapping_sub(start) > span => {
+                    self.place(hint.ticket, tick);
+                    false
+                }
+                _ => true,
+            });
         }
-        hints.truncate(kept);
     }
 }

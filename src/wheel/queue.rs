@@ -3,8 +3,10 @@
 use super::segments::Segments;
 use super::slab::Ticket;
 
-/// Hints in one chunk: with its header, 764 bytes.
-pub(super) const CHUNK: usize = 63;
+/// Hints in one chunk.
+pub(super) const CHUNK: usize = 64;
+/// Chunks are allocated so many at a time, as a power of two.
+const SEGMENT: u32 = 9;
 /// No chunk: the end of a queue or of the list of free ones.
 const NONE: u32 = u32::MAX;
 
@@ -25,13 +27,23 @@ impl Hint {
     }
 }
 
+/// What the ticks of a chunk have in common, so that it can move as a whole without being read.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Ticks {
+    /// The low bits of one of them.
+    pub(super) low: u32,
+    /// The bits in which any of them differs from that.
+    pub(super) differ: u32,
+}
+
+/// A chunk but for its hints. These are kept apart: headers are touched far more often, and stay in the cache.
 #[derive(Debug)]
-struct Chunk {
+struct Header {
     next: u32,
     /// The hints still in the queue are those from `start` to `end`; there is always one.
     start: u16,
     end: u16,
-    hints: [Hint; CHUNK],
+    ticks: Ticks,
 }
 
 /// A queue; its hints are in the pool.
@@ -57,89 +69,84 @@ impl Queue {
 /// The chunks of all queues. Empty ones are kept for reuse.
 #[derive(Debug)]
 pub(super) struct Pool {
-    chunks: Segments<Chunk, 9>,
+    headers: Segments<Header, SEGMENT>,
+    hints: Segments<[Hint; CHUNK], SEGMENT>,
     free: u32,
-    hints: usize,
+    len: usize,
 }
 
 impl Pool {
     pub(super) const fn new() -> Self {
-        Self { chunks: Segments::new(), free: NONE, hints: 0 }
+        Self { headers: Segments::new(), hints: Segments::new(), free: NONE, len: 0 }
     }
 
     /// Hints in all queues.
-    pub(super) fn hints(&self) -> usize {
-        self.hints
+    pub(super) fn len(&self) -> usize {
+        self.len
     }
 
     #[inline]
     pub(super) fn push(&mut self, queue: &mut Queue, hint: Hint) {
-        let tail = match self.chunks.get(queue.tail) {
-            Some(chunk) if usize::from(chunk.end) < CHUNK => queue.tail,
-            _ => self.extend(queue),
+        let tail = match self.headers.get(queue.tail) {
+            Some(header) if usize::from(header.end) < CHUNK => queue.tail,
+            _ => self.extend(queue, hint.low),
         };
-        let chunk = &mut self.chunks[tail];
-        chunk.hints[usize::from(chunk.end)] = hint;
-        chunk.end += 1;
+        let header = &mut self.headers[tail];
+        self.hints[tail][usize::from(header.end)] = hint;
+        header.end += 1;
+        header.ticks.differ |= header.ticks.low ^ hint.low;
         queue.len += 1;
-        self.hints += 1;
-    }
-
-    pub(super) fn push_all(&mut self, queue: &mut Queue, mut hints: &[Hint]) {
-        while let Some((first, rest)) = hints.split_first() {
-            self.push(queue, *first);
-            let chunk = &mut self.chunks[queue.tail];
-            let end = usize::from(chunk.end);
-            let (now, later) = rest.split_at(rest.len().min(CHUNK - end));
-            chunk.hints[end..end + now.len()].copy_from_slice(now);
-            chunk.end += now.len() as u16;
-            queue.len += now.len() as u32;
-            self.hints += now.len();
-            hints = later;
-        }
+        self.len += 1;
     }
 
     /// The hints of the first chunk, empty only if the queue is.
     #[inline]
     pub(super) fn front(&self, queue: &Queue) -> &[Hint] {
-        match self.chunks.get(queue.head) {
-            Some(chunk) => &chunk.hints[usize::from(chunk.start)..usize::from(chunk.end)],
+        match self.headers.get(queue.head) {
+            Some(header) => &self.hints[queue.head][usize::from(header.start)..usize::from(header.end)],
             None => &[],
         }
     }
 
-    /// Takes at most `limit` hints off the first chunk.
-    pub(super) fn take(&mut self, queue: &mut Queue, limit: usize, out: &mut Vec<Hint>) {
-        let Some(chunk) = self.chunks.get_mut(queue.head) else { return };
-        let start = usize::from(chunk.start);
-        let taken = limit.min(usize::from(chunk.end) - start);
-        out.extend_from_slice(&chunk.hints[start..start + taken]);
-        chunk.start += taken as u16;
-        queue.len -= taken as u32;
-        self.hints -= taken;
-        if chunk.start == chunk.end {
-            let emptied = queue.head;
-            self.unlink(queue);
-            self.chunks[emptied].next = std::mem::replace(&mut self.free, emptied);
+    /// The ticks of the first chunk, if it is a full one.
+    pub(super) fn front_ticks(&self, queue: &Queue) -> Option<Ticks> {
+        let header = self.headers.get(queue.head)?;
+        (usize::from(header.end - header.start) == CHUNK).then_some(header.ticks)
+    }
+
+    /// Drops so many hints off the first chunk, at most all.
+    pub(super) fn skip(&mut self, queue: &mut Queue, hints: usize) {
+        let Some(header) = self.headers.get_mut(queue.head) else { return };
+        let skipped = hints.min(usize::from(header.end - header.start));
+        header.start += skipped as u16;
+        queue.len -= skipped as u32;
+        self.len -= skipped;
+        if header.start == header.end {
+            let emptied = self.unlink(queue);
+            self.headers[emptied].next = std::mem::replace(&mut self.free, emptied);
         }
     }
 
     /// Moves the first chunk of one queue to the end of another as it is.
     pub(super) fn relink(&mut self, from: &mut Queue, to: &mut Queue) {
-        let moved = self.front(from).len() as u32;
-        if moved > 0 {
+        if let Some(Header { start, end, .. }) = self.headers.get(from.head) {
+            let len = u32::from(end - start);
             let chunk = self.unlink(from);
-            from.len -= moved;
-            self.append(to, Queue { head: chunk, tail: chunk, len: moved });
+            from.len -= len;
+            self.append(to, Queue { head: chunk, tail: chunk, len });
         }
     }
 
     /// Puts the hints of `back` behind those of `queue`.
     pub(super) fn append(&mut self, queue: &mut Queue, back: Queue) {
-        if back.is_empty() {
-            return;
+        if !back.is_empty() {
+            self.link(queue, back);
         }
-        match self.chunks.get_mut(queue.tail) {
+    }
+
+    /// Likewise, for a `back` that has a chunk.
+    fn link(&mut self, queue: &mut Queue, back: Queue) {
+        match self.headers.get_mut(queue.tail) {
             Some(tail) => tail.next = back.head,
             None => queue.head = back.head,
         }
@@ -150,30 +157,25 @@ impl Pool {
     /// Takes the first chunk out of the queue.
     fn unlink(&mut self, queue: &mut Queue) -> u32 {
         let head = queue.head;
-        queue.head = std::mem::replace(&mut self.chunks[head].next, NONE);
+        queue.head = std::mem::replace(&mut self.headers[head].next, NONE);
         if queue.head == NONE {
             queue.tail = NONE;
         }
         head
     }
 
-    /// Adds an empty chunk at the end of the queue, to be filled at once.
+    /// Adds an empty chunk at the end of the queue, for a first hint with these low bits.
     #[cold]
-    fn extend(&mut self, queue: &mut Queue) -> u32 {
-        let fresh = match self.chunks.get_mut(self.free) {
-            Some(chunk) => {
-                (chunk.start, chunk.end) = (0, 0);
-                let index = self.free;
-                self.free = std::mem::replace(&mut chunk.next, NONE);
-                index
+    fn extend(&mut self, queue: &mut Queue, low: u32) -> u32 {
+        let fresh = Header { next: NONE, start: 0, end: 0, ticks: Ticks { low, differ: 0 } };
+        let chunk = match self.headers.get_mut(self.free) {
+            Some(header) => std::mem::replace(&mut self.free, std::mem::replace(header, fresh).next),
+            None => {
+                self.hints.push([Hint::BLANK; CHUNK]);
+                self.headers.push(fresh)
             }
-            None => self.chunks.push(Chunk { next: NONE, start: 0, end: 0, hints: [Hint::BLANK; CHUNK] }),
         };
-        match self.chunks.get_mut(queue.tail) {
-            Some(tail) => tail.next = fresh,
-            None => queue.head = fresh,
-        }
-        queue.tail = fresh;
-        fresh
+        self.link(queue, Queue { head: chunk, tail: chunk, len: 0 });
+        chunk
     }
 }

@@ -2,6 +2,7 @@
 
 use std::num::NonZeroU32;
 
+use super::queue::Hint;
 use super::segments::Segments;
 
 /// No slot: the end of the list of free ones.
@@ -135,11 +136,25 @@ impl<T: Copy> Slab<T> {
         latest.then_some(tick)
     }
 
-    /// Whether the ticket is the latest of its entry, and the tick of that. One answer rather than an option, so
-    /// that a loop over many tickets need not branch on it: the branch would be a coin toss, and each wrong guess
-    /// would wait for memory.
+    /// Leaves the hints with the latest ticket of their entry and tells them its tick; of how many the tick is a
+    /// stray one. There is no branch on what the slots hold: it would be a coin toss where many hints are stale,
+    /// and each wrong guess would wait for memory.
+    pub(super) fn verify(&self, hints: &mut Vec<Hint>, is_stray: impl Fn(u64) -> bool) -> usize {
+        let (mut kept, mut strays) = (0, 0);
+        for next in 0..hints.len() {
+            let ticket = hints[next].ticket;
+            let (latest, tick) = self.look(ticket);
+            hints[kept] = Hint::new(ticket, tick);
+            kept += usize::from(latest);
+            strays += usize::from(latest & is_stray(tick));
+        }
+        hints.truncate(kept);
+        strays
+    }
+
+    /// Whether the ticket is the latest of its entry, and the tick in its slot.
     #[inline]
-    pub(super) fn look(&self, ticket: Ticket) -> (bool, u64) {
+    fn look(&self, ticket: Ticket) -> (bool, u64) {
         self.slots.get(ticket.index).map_or((false, 0), |slot| (slot.stamp == ticket.stamp, slot.tick))
     }
 

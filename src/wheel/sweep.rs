@@ -1,4 +1,4 @@
-//! Dropping hints that lead to nothing, a little with each change, so that they never outnumber the rest by much.
+//! Dropping hints that lead to nothing, a little with each one added, so that they never outnumber the rest by much.
 
 use super::Wheel;
 use super::late::Key;
@@ -34,7 +34,7 @@ impl<T: Copy> Wheel<T> {
         self.levels.hints() + self.late.len()
     }
 
-    /// To be called with each change that adds a hint or a stale one.
+    /// To be called with each change that adds a hint. Those that only make one stale take no memory.
     #[inline]
     pub(super) fn tidy(&mut self) {
         if !matches!(self.sweep, Sweep::Resting) {

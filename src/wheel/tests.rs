@@ -95,6 +95,32 @@ impl Pair {
         }
     }
 
+    /// Moves an entry a little back.
+    fn nudge(&mut self, pick: u64, by: u64) {
+        if let Some(id) = self.pick(pick) {
+            self.retime(pick, self.model.entries[id].key.0.saturating_sub(by));
+        }
+    }
+
+    /// Leaves so many stale hints that a sweep goes on during what follows.
+    fn churn(&mut self, horizon: u64, seed: u64, kind: u64) {
+        let now = self.wheel.now();
+        for number in 0..2_000 {
+            let random = scattered(seed.wrapping_add(number));
+            match kind % 3 {
+                0 => {
+                    self.insert(tick(now, horizon, random));
+                    self.cancel(1);
+                }
+                1 => self.retime(random >> 7, tick(now, horizon, random)),
+                _ => {
+                    self.retime(random | 1, now.saturating_add(random % 40));
+                    self.nudge(random | 1, 1 + random % 7);
+                }
+            }
+        }
+    }
+
     /// An entry, dead or alive; rather a recent one.
     fn pick(&self, pick: u64) -> Option<usize> {
         let len = self.model.entries.len() as u64;
@@ -129,7 +155,7 @@ impl Pair {
         assert_eq!(self.wheel.is_empty(), self.model.waiting.is_empty());
         let first = self.model.first().map(|tick| tick.max(self.wheel.now()));
         let wake = self.wheel.next_wake();
-        if self.small {
+        if self.small && self.wheel.spreading.is_none() {
             assert_eq!(wake, first);
         } else {
             assert_eq!(wake.is_some(), first.is_some());
@@ -163,7 +189,7 @@ fn tick(now: u64, horizon: u64, number: u64) -> u64 {
     match number % 8 {
         0 | 1 => now.saturating_add(ahead % 50),
         2 => now.saturating_sub(ahead % 50),
-        3 | 4 => now.saturating_add(ahead - ahead % (horizon / 8)),
+        3 | 4 => now.saturating_add(ahead - ahead % (horizon / 8).max(1)),
         _ => now.saturating_add(ahead),
     }
 }
@@ -175,7 +201,8 @@ fn play(horizon: u64, start: u64, ops: Vec<Op>, bulk: bool) {
         match op {
             0..35 => pair.insert(tick(now, horizon, a)),
             35..50 => pair.cancel(a),
-            50..70 => pair.retime(b, tick(now, horizon, a)),
+            50..60 => pair.retime(b, tick(now, horizon, a)),
+            60..70 => pair.nudge(b, a % 5),
             70..85 => {
                 let to = now.saturating_add((a >> 8) % (horizon >> (a % 24)).max(1));
                 pair.advance(to, (b % 12) as usize + 1);
@@ -200,6 +227,7 @@ fn play(horizon: u64, start: u64, ops: Vec<Op>, bulk: bool) {
                     }));
                 }
             }
+            96..98 => pair.churn(horizon, a, b),
             _ => pair.check(),
         }
     }
@@ -274,6 +302,94 @@ fn a_giant_tick_is_handed_out_in_pieces_and_in_order() {
     assert!(calls < 1_000, "{calls} calls");
     assert!(out.iter().map(|(_, item)| *item).eq(0..count));
     assert!(wheel.is_empty());
+}
+
+/// Spreads a bucket while more comes for its ticks, and its entries are moved and cancelled.
+fn interrupt(count: u64, at: u64, within: u64, budget: usize) {
+    let mut pair = Pair::new(5 * DAY + 17);
+    let first = pair.wheel.now() + at;
+    for number in 0..count {
+        pair.insert(first + scattered(number) % within);
+    }
+    let (mut interruptions, mut number) = (0, 0);
+    while !pair.advance(first + 2 * within, budget) {
+        if pair.wheel.spreading.is_none() {
+            continue;
+        }
+        interruptions += 1;
+        for _ in 0..700 {
+            number += 1;
+            let tick = first + scattered(number) % within;
+            match number % 16 {
+                0 => pair.cancel(scattered(number) << 1),
+                1 => pair.retime(scattered(number) << 1, tick),
+                2 if number % 37 == 0 => pair.nudge(scattered(number) << 1, 1),
+                3 if number % 5_000 == 3 => pair.churn(2 * within, number, number),
+                _ => pair.insert(tick),
+            }
+        }
+        pair.small = false;
+        pair.check();
+    }
+    assert!(interruptions > 0);
+    pair.run_dry();
+}
+
+#[test]
+fn what_comes_for_a_bucket_while_it_is_spread_takes_its_turn() {
+    // Into the run, until that is full.
+    interrupt(8_000, 10 * SECOND, 900, 100);
+    interrupt(8_000, 10 * SECOND, 2_500, 5_000);
+    // Over the ticks, with few and with whole chunks of each.
+    interrupt(40_000, 10 * SECOND, 900, 100);
+    interrupt(60_000, 10 * SECOND, 3, 9_000);
+    // Over levels.
+    interrupt(60_000, 20 * HOUR, HOUR, 100);
+    interrupt(60_000, 300 * DAY, 20 * DAY, 300);
+}
+
+/// Reaches a bucket in the middle of its sweep.
+fn reach_while_swept(count: u64, ahead: u64, level: usize, advances: u64, reach: fn(&mut Pair)) {
+    let mut pair = Pair::new(5 * DAY);
+    let at = pair.wheel.now() + ahead;
+    for number in 0..count {
+        pair.insert(at + number % 2);
+    }
+    for _ in 0..advances {
+        assert!(!pair.advance(at + 1, 100));
+    }
+    pair.small = count < 4_000;
+    let within = |sweep: &Sweep| matches!(sweep, Sweep::Within { bucket, .. } if bucket.level == level);
+    for _ in 0..5 * count {
+        pair.insert(at + 400 * DAY);
+        pair.cancel(1);
+        if within(&pair.wheel.sweep) {
+            break;
+        }
+    }
+    assert!(within(&pair.wheel.sweep));
+    reach(&mut pair);
+    assert!(!within(&pair.wheel.sweep));
+    pair.insert(at + 1);
+    while !pair.advance(at + 2, 1_000) {}
+    pair.run_dry();
+}
+
+#[test]
+fn a_bucket_whose_sweep_is_cut_short_loses_nothing() {
+    let ways: [fn(&mut Pair); 3] = [
+        |pair| pair.check(),
+        |pair| assert!(!pair.advance(pair.wheel.now() + 3 * HOUR, 1)),
+        |pair| pair.wheel.rewind(pair.wheel.now() - 1),
+    ];
+    for reach in ways {
+        reach_while_swept(1_000, 7, 0, 0, reach);
+        reach_while_swept(1_000, 5 * SECOND, 1, 0, reach);
+        reach_while_swept(1_000, 2 * HOUR, 2, 0, reach);
+    }
+    // One that is being spread, too.
+    reach_while_swept(700_000, 5 * SECOND, 1, 1, ways[1]);
+    reach_while_swept(700_000, 5 * SECOND, 1, 1, ways[2]);
 }
 
 #[test]

@@ -6,7 +6,7 @@ use super::queue::Hint;
 /// The minimum of a bucket with more hints than this is not searched for.
 const SMALL: usize = 4_096;
 /// Hints that one search looks at before it settles for a bound.
-const SEARCH: usize = 16_384;
+const SEARCH: usize = 4_096;
 
 /// What a search came to.
 enum Found {
@@ -22,7 +22,7 @@ impl<T: Copy> Wheel<T> {
     /// It is never too late, and exact but for two cases, in which it may be earlier, though after `now()`: the
     /// next entry is in a bucket of more than 4,096 hints whose time has not come (the answer is when that bucket
     /// starts: time to spread it), or more than some thousand stale hints were found before it. While an advance
-    /// is unfinished the answer is `now()`.
+    /// is unfinished the answer may be `now()`.
     pub fn next_wake(&mut self) -> Option<u64> {
         if self.is_empty() {
             return None;

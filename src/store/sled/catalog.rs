@@ -2,7 +2,8 @@
 //!
 //! ```text
 //! tree meta
-//!   t                          commit u64 | generation u32 | now i64 | next seq u64: everything up to here is sorted
+//!   t                          commit u64 | generation u32 | now i64 | next seq u64 | tables u32:
+//!                              everything up to here is sorted, and there are so many tables
 //!   g, generation BE, part BE  length u32 of the table | part of the table
 //!   x, day BE                  generation u32: what it and older ones held of the day is forgotten
 //!   p, pool BE                 name
@@ -34,13 +35,20 @@ pub struct Group {
 /// What a generation holds of one day.
 #[derive(Clone, PartialEq, Eq, Default, Debug)]
 pub struct DayTable {
-    /// Whether it is in the tree of far days, and not in one of its own.
-    pub far: bool,
+    /// The part of the day in which it is; 0 if it is among the far days.
+    pub part: u16,
     /// Blocks of its state run.
     pub states: u32,
     /// When a post last ended or left.
     pub ended: Option<Timestamp>,
     pub groups: Vec<Group>,
+}
+
+impl DayTable {
+    /// Blocks of both runs.
+    pub fn blocks(&self) -> u64 {
+        self.groups.iter().map(|group| u64::from(group.end - group.first)).sum::<u64>() + u64::from(self.states)
+    }
 }
 
 /// What a generation holds.
@@ -66,9 +74,10 @@ impl Table {
             last = *block;
         }
         codec::put_varint(&mut out, self.days.len() as u64);
-        for (day, DayTable { far, states, ended, groups }) in &self.days {
+        for (day, DayTable { part, states, ended, groups }) in &self.days {
             codec::put_varint(&mut out, (*day).into());
-            out.push(u8::from(*far) | u8::from(ended.is_some()) << 1);
+            codec::put_varint(&mut out, (*part).into());
+            out.push(ended.is_some().into());
             codec::put_varint(&mut out, (*states).into());
             codec::put_zigzag(&mut out, ended.map_or(0, Timestamp::micros));
             codec::put_varint(&mut out, groups.len() as u64);
@@ -92,9 +101,9 @@ impl Table {
         let mut days = BTreeMap::new();
         for _ in 0..reader.varint()? {
             let day = reader.number()?;
-            let flags = reader.u8()?;
+            let (part, has_ended) = (reader.number()?, reader.u8()? != 0);
             let (states, ended) = (reader.number()?, reader.zigzag()?);
-            let ended = (flags & 2 != 0).then_some(Timestamp::from_micros(ended));
+            let ended = has_ended.then_some(Timestamp::from_micros(ended));
             let mut groups = Vec::new();
             for _ in 0..reader.varint()? {
                 groups.push(Group {
@@ -105,7 +114,7 @@ impl Table {
                     gone: reader.varint()?,
                 });
             }
-            days.insert(day, DayTable { far: flags & 1 != 0, states, ended, groups });
+            days.insert(day, DayTable { part, states, ended, groups });
         }
         reader.is_at_end().then_some(Self { generation, key_blocks, keys, index, days })
     }
@@ -123,6 +132,16 @@ pub struct Through {
 impl Through {
     /// Nothing has been sorted.
     pub const NOTHING: Self = Self { commit: 0, generation: 0, now: Timestamp::MIN, next_seq: Seq(1) };
+
+    fn seal(&self, tables: u32) -> Vec<u8> {
+        let Self { commit, generation, now, next_seq } = self;
+        let mut payload = commit.to_le_bytes().to_vec();
+        payload.extend_from_slice(&generation.to_le_bytes());
+        payload.extend_from_slice(&now.micros().to_le_bytes());
+        payload.extend_from_slice(&next_seq.0.to_le_bytes());
+        payload.extend_from_slice(&tables.to_le_bytes());
+        codec::seal(Kind::Meta, b"t", &payload)
+    }
 }
 
 /// The tree `meta`.
@@ -131,37 +150,48 @@ pub struct Meta {
     tree: Tree,
 }
 
+/// How far all is sorted, what each sorted generation holds, and up to which generation each day is forgotten.
+type Sorted = (Through, Vec<Table>, BTreeMap<u32, u32>);
+
 impl Meta {
     pub fn open(disk: &Disk) -> Result<Self, StoreError> {
         Ok(Self { tree: disk.tree("meta")? })
     }
 
-    pub fn through(&self, disk: &Disk) -> Result<Through, StoreError> {
-        let Some(payload) = disk.get(&self.tree, Kind::Meta, b"t")? else { return Ok(Through::NOTHING) };
+    /// Up to where everything is sorted, and the number of tables.
+    fn through(&self, disk: &Disk) -> Result<(Through, u32), StoreError> {
+        let Some(payload) = disk.get(&self.tree, Kind::Meta, b"t")? else { return Ok((Through::NOTHING, 0)) };
         let mut reader = Reader::new(&payload);
-        let parts = (reader.u64(), reader.u32(), reader.i64(), reader.u64());
-        let (Some(commit), Some(generation), Some(now), Some(next_seq)) = parts else {
+        let parts = (reader.u64(), reader.u32(), reader.i64(), reader.u64(), reader.u32());
+        let (Some(commit), Some(generation), Some(now), Some(next_seq), Some(tables)) = parts else {
             return Err(disk.damaged("the record of what is sorted"));
         };
-        Ok(Through { commit, generation, now: Timestamp::from_micros(now), next_seq: Seq(next_seq) })
+        Ok((Through { commit, generation, now: Timestamp::from_micros(now), next_seq: Seq(next_seq) }, tables))
     }
 
     /// Makes a generation a sorted one, in one step.
     pub fn add(&self, disk: &Disk, table: &Table, through: Through, block_bytes: usize) -> Result<(), StoreError> {
+        let (_, tables) = self.through(disk)?;
         let mut batch = Batch::default();
-        let mut put = |key: &[u8], payload: &[u8]| batch.insert(key, codec::seal(Kind::Meta, key, payload));
         let bytes = table.encode();
         for (part, piece) in bytes.chunks(block_bytes - SEAL_BYTES - 4).enumerate() {
             let payload = [&(bytes.len() as u32).to_le_bytes()[..], piece].concat();
-            put(&table_key(table.generation, part as u16), &payload);
+            let key = table_key(table.generation, part as u16);
+            batch.insert(&key, codec::seal(Kind::Meta, &key, &payload));
         }
-        let Through { commit, generation, now, next_seq } = through;
-        let mut payload = commit.to_le_bytes().to_vec();
-        payload.extend_from_slice(&generation.to_le_bytes());
-        payload.extend_from_slice(&now.micros().to_le_bytes());
-        payload.extend_from_slice(&next_seq.0.to_le_bytes());
-        put(b"t", &payload);
+        batch.insert(b"t", through.seal(tables + 1));
         disk.apply(&self.tree, batch)
+    }
+
+    /// Everything that is sorted; checked to be all.
+    pub fn sorted(&self, disk: &Disk) -> Result<Sorted, StoreError> {
+        let (through, expected) = self.through(disk)?;
+        let (tables, forgotten) = self.tables(disk)?;
+        let is_new = tables.last().is_some_and(|last| last.generation > through.generation);
+        if is_new || tables.len() as u64 != u64::from(expected) {
+            return Err(disk.damaged(format!("{} generations are sorted, but {expected} should be", tables.len())));
+        }
+        Ok((through, tables, forgotten))
     }
 
     /// All tables, with what is forgotten left out of them; the forgotten days.
@@ -203,7 +233,9 @@ impl Meta {
 
     /// Removes what is kept about a generation of which nothing is left.
     pub fn remove_table(&self, disk: &Disk, generation: u32) -> Result<(), StoreError> {
+        let (through, tables) = self.through(disk)?;
         let mut batch = Batch::default();
+        batch.insert(b"t", through.seal(tables.saturating_sub(1)));
         for item in disk.range(&self.tree, Kind::Meta, table_key(generation, 0).to_vec()..) {
             let (key, _) = item?;
             if key.get(..5) != table_key(generation, 0).get(..5) {

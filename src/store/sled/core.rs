@@ -36,8 +36,8 @@ const FROZEN: usize = 2;
 pub struct Core {
     pub(super) sorter: Sorter,
     pub(super) journal: Journal,
-    /// The trees of days that were read lately; `None` stands for the far ones.
-    pub(super) trees: FxHashMap<Option<u32>, Tree>,
+    /// The trees that were read, by day and part; all far days have one tree.
+    pub(super) trees: FxHashMap<(u32, u16), Tree>,
     pub(super) meta: Meta,
     pub(super) index: Index,
     pub(super) keys: Keys,
@@ -275,13 +275,12 @@ impl Core {
 
     /// A run of a sorted generation.
     pub(super) fn run(&mut self, day: u32, kind: Kind, generation: u32) -> Result<Run, StoreError> {
-        let far = self.catalog.get(day, generation).is_some_and(|held| held.far);
-        let place = (!far).then_some(day);
+        let part = self.catalog.get(day, generation).map_or(0, |held| held.part);
+        let place = if part == 0 { (0, 0) } else { (day, part) };
         if let Some(tree) = self.trees.get(&place) {
             return Ok(Run { tree: tree.clone(), kind, day, generation });
         }
-        let name = place.map_or_else(|| sorter::FAR.to_owned(), sorter::day_tree);
-        let tree = self.disk.tree(&name)?;
+        let tree = self.disk.tree(&sorter::day_tree(day, part))?;
         self.trees.insert(place, tree.clone());
         Ok(Run { tree, kind, day, generation })
     }
@@ -346,7 +345,7 @@ impl Core {
         }
         self.tallies.forget(day);
         self.days.remove(day);
-        self.trees.remove(&Some(day));
+        self.trees.retain(|(other, part), _| *other != day || *part == 0);
         if let Some((through, gone)) = self.catalog.forget(day) {
             gone.into_iter().for_each(|generation| self.key_catalog.remove(generation));
             self.meta.forget_day(&self.disk, day, through)?;

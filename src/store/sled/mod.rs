@@ -14,7 +14,7 @@
 //! <path>/        see files.rs: marker, lock, witness, ballast
 //! <path>/sled/   one database, with the trees
 //!   j{generation}      journal of a generation that is not sorted yet    journal.rs
-//!   d{day}, far        runs of posts and of marks, by day                run.rs, state.rs
+//!   d{day}-{part}, far runs of posts and of marks, by day                run.rs, state.rs
 //!   index              where a post was written last, by number          index.rs
 //!   keys               which posts may have a key, by its hash           keys.rs
 //!   meta               what is sorted, what is forgotten, pools          catalog.rs
@@ -72,14 +72,22 @@ pub(super) struct Sizes {
     pub generation_marks: usize,
     /// Bytes of a block, checksum included.
     pub block_bytes: usize,
-    /// Days that have a tree of their own.
+    /// Days that have trees of their own.
     pub own_days: usize,
+    /// Blocks of a day in one tree, about.
+    pub part_blocks: u64,
 }
 
 impl Default for Sizes {
     fn default() -> Self {
         // A little less than what makes the table of marks double its memory.
-        Self { generation_bytes: 32 << 20, generation_marks: 440_000, block_bytes: codec::BLOCK_BYTES, own_days: 64 }
+        Self {
+            generation_bytes: 32 << 20,
+            generation_marks: 440_000,
+            block_bytes: codec::BLOCK_BYTES,
+            own_days: 64,
+            part_blocks: 5_000,
+        }
     }
 }
 

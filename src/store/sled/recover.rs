@@ -18,7 +18,7 @@ use super::index::Index;
 use super::journal::{self, Commit, Journal};
 use super::keys::{KeyCatalog, Keys};
 use super::memtable::{Memtable, Tallies};
-use super::sorter::{self, Job, Sorter};
+use super::sorter::{Job, Parts, Sorter};
 use super::state::Days;
 use super::{RESERVE_BYTES, Sizes};
 
@@ -80,16 +80,14 @@ fn open_sled(folder: &Folder) -> Result<::sled::Db, ::sled::Error> {
 
 fn rebuild(folder: Folder, disk: Arc<Disk>, sizes: Sizes) -> Result<Core, StoreError> {
     let meta = Meta::open(&disk)?;
-    let through = meta.through(&disk)?;
-    let (tables, forgotten) = meta.tables(&disk)?;
-    if tables.iter().any(|table| table.generation > through.generation) {
-        return Err(disk.damaged("a generation is sorted that was not begun"));
-    }
+    let (through, tables, forgotten) = meta.sorted(&disk)?;
     let mut tallies = Tallies::default();
     if !catalog::count(&tables, &mut tallies) {
         return Err(disk.damaged("more posts ended than were stored"));
     }
-    let half_forgotten = half_forgotten(&disk, &meta, &tables, forgotten)?;
+    let parts = Parts::find(&disk, &tables);
+    let half_forgotten = half_forgotten(&disk, &meta, &parts, &tables, forgotten)?;
+    let has_remains = tables.iter().any(|table| table.days.is_empty());
     let (catalog, key_catalog) = catalogs(tables);
 
     let mut unsorted = replay(&disk, through, sizes, &mut tallies)?;
@@ -110,8 +108,8 @@ fn rebuild(folder: Folder, disk: Arc<Disk>, sizes: Sizes) -> Result<Core, StoreE
         return Err(disk.damaged(format!("commit {witnessed} was made, but {} is the last one found", current.commit)));
     }
 
-    let mut sorter = Sorter::start(Arc::clone(&disk), sizes)?;
-    if !half_forgotten.is_empty() {
+    let mut sorter = Sorter::start(Arc::clone(&disk), sizes, parts)?;
+    if !half_forgotten.is_empty() || has_remains {
         sorter.ask(Job::Forget(half_forgotten));
     }
     let mut core = Core {
@@ -147,14 +145,15 @@ fn rebuild(folder: Folder, disk: Arc<Disk>, sizes: Sizes) -> Result<Core, StoreE
 fn half_forgotten(
     disk: &Disk,
     meta: &Meta,
+    parts: &Parts,
     tables: &[Table],
     forgotten: BTreeMap<u32, u32>,
 ) -> Result<Vec<u32>, StoreError> {
-    let (present, names) = (catalog::days(tables), disk.tree_names());
+    let present = catalog::days(tables);
     let oldest = tables.first().map_or(u32::MAX, |table| table.generation);
     let (mut half, mut done) = (Vec::new(), Vec::new());
     for (day, through) in forgotten {
-        if !present.contains(&day) && sorter::holds_day(disk, &names, day)? {
+        if !present.contains(&day) && parts.holds(disk, day)? {
             half.push(day);
         } else if through < oldest {
             done.push(day);
@@ -166,7 +165,7 @@ fn half_forgotten(
 
 fn catalogs(tables: Vec<Table>) -> (Catalog, KeyCatalog) {
     let (mut catalog, mut keys) = (Catalog::default(), KeyCatalog::default());
-    for table in tables {
+    for table in tables.into_iter().filter(|table| !table.days.is_empty()) {
         keys.add(table.generation, table.key_blocks, table.keys);
         catalog.add(table);
     }

@@ -23,17 +23,69 @@ use super::run::{Run, RunWriter};
 use super::state::{self, What};
 use super::{Sizes, panic_text};
 
-/// Whether something of a day is on disk.
-pub fn holds_day(disk: &Disk, tree_names: &[String], day: u32) -> Result<bool, StoreError> {
-    let is_far = || disk.tree(FAR).map(|far| far.scan_prefix(day.to_be_bytes()).next().is_some());
-    Ok(tree_names.contains(&day_tree(day)) || is_far()?)
+/// The tree of all days that have none of their own.
+const FAR: &str = "far";
+
+/// The tree in which this part of a day is; part 0 is among the far days.
+pub fn day_tree(day: u32, part: u16) -> String {
+    if part == 0 { FAR.to_owned() } else { format!("d{day}-{part}") }
 }
 
-/// The tree of all days that have none of their own.
-pub const FAR: &str = "far";
+/// The trees that days have of their own. A day gets another one when its last one is large: sled takes a dropped
+/// tree into memory as a whole.
+#[derive(Debug, Default)]
+pub struct Parts {
+    /// The last part of each day, and the blocks in it.
+    days: BTreeMap<u32, (u16, u64)>,
+}
 
-pub fn day_tree(day: u32) -> String {
-    format!("d{day}")
+impl Parts {
+    /// The parts that are on disk.
+    pub fn find(disk: &Disk, tables: &[Table]) -> Self {
+        let mut days = BTreeMap::<u32, (u16, u64)>::new();
+        for name in disk.tree_names() {
+            let place = name.strip_prefix('d').and_then(|place| place.split_once('-'));
+            if let Some((Ok(day), Ok(part))) = place.map(|(day, part)| (day.parse::<u32>(), part.parse::<u16>())) {
+                let (last, _) = days.entry(day).or_default();
+                *last = part.max(*last);
+            }
+        }
+        for (day, held) in tables.iter().flat_map(|table| &table.days) {
+            if let Some((_, blocks)) = days.get_mut(day).filter(|(last, _)| *last == held.part) {
+                *blocks += held.blocks();
+            }
+        }
+        Self { days }
+    }
+
+    /// Whether something of a day is on disk.
+    pub fn holds(&self, disk: &Disk, day: u32) -> Result<bool, StoreError> {
+        let is_far = || disk.tree(FAR).map(|far| far.scan_prefix(day.to_be_bytes()).next().is_some());
+        Ok(self.days.contains_key(&day) || is_far()?)
+    }
+
+    /// The part for what comes next.
+    fn choose(&mut self, day: u32, sizes: &Sizes) -> u16 {
+        let has_room = self.days.len() < sizes.own_days;
+        match self.days.get_mut(&day) {
+            Some((part, blocks)) if *blocks >= sizes.part_blocks && *part < u16::MAX => {
+                (*part, *blocks) = (*part + 1, 0);
+                *part
+            }
+            Some((part, _)) => *part,
+            None if has_room => {
+                self.days.insert(day, (1, 0));
+                1
+            }
+            None => 0,
+        }
+    }
+
+    fn count(&mut self, day: u32, held: &DayTable) {
+        if let Some((_, blocks)) = self.days.get_mut(&day).filter(|(last, _)| *last == held.part) {
+            *blocks += held.blocks();
+        }
+    }
 }
 
 /// What the sorter is asked for; done in order.
@@ -65,16 +117,9 @@ pub struct Sorter {
 
 impl Sorter {
     #[expect(clippy::disallowed_methods, reason = "never more than the frozen generations and the days to forget")]
-    pub fn start(disk: Arc<Disk>, sizes: Sizes) -> Result<Self, StoreError> {
-        let own_days = disk.tree_names().iter().filter_map(|name| name.strip_prefix('d')?.parse().ok()).collect();
-        let bench = Bench {
-            meta: Meta::open(&disk)?,
-            index: Index::open(&disk)?,
-            keys: Keys::open(&disk)?,
-            own_days,
-            sizes,
-            disk,
-        };
+    pub fn start(disk: Arc<Disk>, sizes: Sizes, parts: Parts) -> Result<Self, StoreError> {
+        let (meta, index, keys) = (Meta::open(&disk)?, Index::open(&disk)?, Keys::open(&disk)?);
+        let bench = Bench { disk, meta, index, keys, parts, sizes };
         let (jobs, todo) = unbounded();
         let (report, done) = unbounded();
         let stop = Arc::new(AtomicBool::new(false));
@@ -149,8 +194,7 @@ struct Bench {
     meta: Meta,
     index: Index,
     keys: Keys,
-    /// Days that have a tree of their own.
-    own_days: BTreeSet<u32>,
+    parts: Parts,
     sizes: Sizes,
 }
 
@@ -161,6 +205,7 @@ impl Bench {
         let mut located = Vec::with_capacity(held.posts.len());
         self.write_posts(frozen, &mut table, &mut located)?;
         self.write_states(frozen, &mut table)?;
+        table.days.iter().for_each(|(day, held)| self.parts.count(*day, held));
         located.sort_unstable_by_key(|(seq, _)| *seq);
         table.index = self.index.set(&self.disk, &located)?;
 
@@ -179,17 +224,9 @@ impl Bench {
         Ok(table)
     }
 
-    /// The run of a day, in its own tree if there may be one more.
-    fn run(&mut self, day: u32, kind: Kind, generation: u32, far: Option<bool>) -> Result<(Run, bool), StoreError> {
-        let own = match far {
-            Some(far) => !far,
-            None => self.own_days.contains(&day) || self.own_days.len() < self.sizes.own_days,
-        };
-        if own {
-            self.own_days.insert(day);
-        }
-        let tree = self.disk.tree(&if own { day_tree(day) } else { FAR.to_owned() })?;
-        Ok((Run { tree, kind, day, generation }, !own))
+    /// The run of a day, in this part of it.
+    fn run(&self, day: u32, part: u16, kind: Kind, generation: u32) -> Result<Run, StoreError> {
+        Ok(Run { tree: self.disk.tree(&day_tree(day, part))?, kind, day, generation })
     }
 
     fn write_posts(
@@ -204,7 +241,8 @@ impl Bench {
             frozen.places().iter().filter(|place| frozen.table.at_home(place.home()).is_some()).collect();
         for places in places.chunk_by(|a, b| a.day == b.day) {
             let Some(day) = places.first().map(|place| place.day) else { continue };
-            let (run, far) = self.run(day, Kind::Posts, generation, None)?;
+            let part = self.parts.choose(day, &self.sizes);
+            let run = self.run(day, part, Kind::Posts, generation)?;
             let mut writer = RunWriter::new(&self.disk, run, self.sizes.block_bytes);
             let mut groups = Vec::new();
             for places in places.chunk_by(|a, b| a.pool == b.pool) {
@@ -220,7 +258,7 @@ impl Bench {
                 groups.push(Group { pool, first, end: writer.end_group()?, posts: places.len() as u64, gone: 0 });
             }
             writer.finish()?;
-            table.days.insert(day, DayTable { far, groups, ..DayTable::default() });
+            table.days.insert(day, DayTable { part, groups, ..DayTable::default() });
         }
         Ok(())
     }
@@ -235,8 +273,8 @@ impl Bench {
         let mut content = Vec::new();
         for entries in entries.chunk_by(|a, b| a.0 == b.0) {
             let Some((day, ..)) = entries.first().copied() else { continue };
-            let placed = table.days.get(&day).map(|held| held.far);
-            let (run, far) = self.run(day, Kind::States, held.generation, placed)?;
+            let part = table.days.get(&day).map_or_else(|| self.parts.choose(day, &self.sizes), |held| held.part);
+            let run = self.run(day, part, Kind::States, held.generation)?;
             let mut writer = RunWriter::new(&self.disk, run, self.sizes.block_bytes);
             let mut gone = BTreeMap::<PoolId, u64>::new();
             let mut ended = None;
@@ -258,7 +296,7 @@ impl Bench {
                     ended = ended.max(left_at);
                 }
             }
-            let day = table.days.entry(day).or_insert_with(|| DayTable { far, ..DayTable::default() });
+            let day = table.days.entry(day).or_insert_with(|| DayTable { part, ..DayTable::default() });
             day.states = writer.finish()?;
             day.ended = ended;
             for (pool, gone) in gone {
@@ -275,9 +313,8 @@ impl Bench {
     fn forget(&mut self, days: &[u32]) -> Result<(), StoreError> {
         let far = self.disk.tree(FAR)?;
         for day in days {
-            if self.own_days.remove(day) {
-                self.disk.drop_tree(&day_tree(*day))?;
-            }
+            let (last, _) = self.parts.days.remove(day).unwrap_or_default();
+            (1..=last).try_for_each(|part| self.disk.drop_tree(&day_tree(*day, part)))?;
             self.clear_far(&far, *day)?;
         }
         let (tables, _) = self.meta.tables(&self.disk)?;
