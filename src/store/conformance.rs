@@ -23,10 +23,32 @@ enum Place {
 }
 
 impl Place {
-    fn open(&self) -> Box<dyn Store> {
+    fn open(&self) -> Open {
         match self {
-            Self::Memory(store) => Box::new(store.clone()),
-            Self::Sled(folder, sizes) => Box::new(SledStore::open_sized(folder.path(), *sizes).unwrap()),
+            Self::Memory(store) => Open::Memory(store.clone()),
+            Self::Sled(folder, sizes) => Open::Sled(SledStore::open_sized(folder.path(), *sizes).unwrap()),
+        }
+    }
+}
+
+enum Open {
+    Memory(MemoryStore),
+    Sled(SledStore),
+}
+
+impl Open {
+    fn store(&mut self) -> &mut dyn Store {
+        match self {
+            Self::Memory(store) => store,
+            Self::Sled(store) => store,
+        }
+    }
+
+    /// Whether nothing goes on behind.
+    fn is_idle(&mut self) -> bool {
+        match self {
+            Self::Memory(_) => true,
+            Self::Sled(store) => store.is_idle(),
         }
     }
 }
@@ -34,7 +56,7 @@ impl Place {
 /// A store that can be closed and opened again, with two pools.
 struct Bed {
     place: Place,
-    store: Option<Box<dyn Store>>,
+    open: Option<Open>,
     pools: Vec<PoolId>,
     next: u64,
 }
@@ -49,21 +71,20 @@ impl Bed {
     }
 
     fn new(place: Place) -> Self {
-        let mut bed = Self { place, store: None, pools: Vec::new(), next: 0 };
+        let mut bed = Self { place, open: None, pools: Vec::new(), next: 0 };
         bed.reopen();
         bed
     }
 
     fn store(&mut self) -> &mut dyn Store {
-        &mut **self.store.as_mut().unwrap()
+        self.open.as_mut().unwrap().store()
     }
 
     fn reopen(&mut self) {
-        self.store = None;
-        let mut store = self.place.open();
-        self.pools = store.pools(&["one".to_owned(), "two".to_owned()]).unwrap();
-        self.next = self.next.max(store.next_seq().0);
-        self.store = Some(store);
+        self.open = None;
+        self.open = Some(self.place.open());
+        self.pools = self.store().pools(&["one".to_owned(), "two".to_owned()]).unwrap();
+        self.next = self.next.max(self.store().next_seq().0);
     }
 
     fn record(&mut self, pool: usize, millis: i64, post: &Post) -> Record {
@@ -127,7 +148,12 @@ impl Bed {
     }
 
     fn tidy(&mut self, now: Timestamp, retention: Duration) {
-        while self.store().tidy(now, retention).unwrap() {}
+        loop {
+            let was_idle = self.open.as_mut().unwrap().is_idle();
+            if !self.store().tidy(now, retention).unwrap() && was_idle && self.open.as_mut().unwrap().is_idle() {
+                return;
+            }
+        }
     }
 }
 

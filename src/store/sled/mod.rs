@@ -127,6 +127,12 @@ impl SledStore {
         Ok(Self { path: path.to_owned(), identity, core: Some(Box::new(core)), next_seq, last_commit_at })
     }
 
+    /// Whether the sorter has nothing to do.
+    #[cfg(test)]
+    pub(super) fn is_idle(&mut self) -> bool {
+        self.with(|core| core.poll().map(|()| core.sorter.pending == 0)).unwrap()
+    }
+
     /// Lets the core do something. After an error it is not used again.
     fn with<T>(&mut self, call: impl FnOnce(&mut Core) -> Result<T, StoreError>) -> Result<T, StoreError> {
         let core = self.core.as_mut().ok_or(StoreError::Poisoned)?;
