@@ -16,6 +16,20 @@ fn same(pool: Pool) -> Pool {
     pool
 }
 
+/// A pool whose deliveries end when the gate is open.
+fn gated(open: &Arc<AtomicBool>) -> Pool {
+    let open = Arc::clone(open);
+    Pool::new("p", move |_| {
+        let open = Arc::clone(&open);
+        async move {
+            while !open.load(Ordering::Acquire) {
+                tokio::task::yield_now().await;
+            }
+            Ok(Receipt::default())
+        }
+    })
+}
+
 impl World {
     /// As after a crash: nothing is shut down, another engine starts on the same store. Time stands still for
     /// the first one from now on.
@@ -135,19 +149,9 @@ fn a_retry_that_waits_survives_a_restart_with_its_attempts() {
 #[test]
 fn a_clean_shutdown_leaves_no_possible_repeats() {
     let open = Arc::new(AtomicBool::new(false));
-    let gate = open.clone();
     let clock = ManualClock::at(at(START));
     let store = MemoryStore::default();
-    let broadcaster = move |_| {
-        let gate = gate.clone();
-        async move {
-            while !gate.load(Ordering::Acquire) {
-                tokio::task::yield_now().await;
-            }
-            Ok(Receipt::default())
-        }
-    };
-    let pool = Pool::new("p", broadcaster).concurrency(2);
+    let pool = gated(&open).concurrency(2);
     let scheduler = Scheduler::builder().store(store.clone()).clock(clock.clone()).pool(pool).start().unwrap();
     let mut ids = scheduler.schedule_all((0..10).map(|n| post(&n.to_string()))).wait().unwrap();
     ids.extend(scheduler.schedule_all((0..10).map(|n| post(&n.to_string()).at(at(START) + secs(1)))).wait().unwrap());
@@ -174,17 +178,7 @@ fn a_clean_shutdown_before_the_repeat_keeps_the_doubt() {
 
     // The second process knows that the post may have been sent; its only worker is busy, so it does not get to it.
     let open = Arc::new(AtomicBool::new(false));
-    let gate = open.clone();
-    let broadcaster = move |_| {
-        let gate = gate.clone();
-        async move {
-            while !gate.load(Ordering::Acquire) {
-                tokio::task::yield_now().await;
-            }
-            Ok(Receipt::default())
-        }
-    };
-    let pool = Pool::new("p", broadcaster).concurrency(1);
+    let pool = gated(&open).concurrency(1);
     let builder = Scheduler::builder().store(store.clone()).clock(later.clone()).pool(pool);
     let scheduler = builder.start().unwrap();
     let busy = scheduler.schedule(post("busy").priority(punctual::Priority::HIGH)).wait().unwrap();
