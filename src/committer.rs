@@ -15,6 +15,7 @@ use crate::time::Timestamp;
 pub enum Request {
     Commit { now: Timestamp, changes: Vec<Change> },
     Load { place: usize, pool: PoolId, after: Cursor, until: Timestamp, max_bytes: usize },
+    List { token: usize, pool: PoolId, after: Cursor, until: Timestamp, max_bytes: usize },
     Find { token: usize, sought: Sought },
     Tidy { now: Timestamp, retention: Duration },
 }
@@ -38,6 +39,9 @@ fn carry_out(store: &mut dyn Store, request: Request) -> Answer {
         Request::Commit { now, changes } => Answer::Committed(store.commit(now, changes)),
         Request::Load { place, pool, after, until, max_bytes } => {
             Answer::Loaded { place, page: store.load(pool, after, until, max_bytes) }
+        }
+        Request::List { token, pool, after, until, max_bytes } => {
+            Answer::Listed { token, page: store.load(pool, after, until, max_bytes) }
         }
         Request::Find { token, sought: Sought::Seq(seq) } => Answer::Found { token, found: store.find(seq) },
         Request::Find { token, sought: Sought::Key(key) } => Answer::Found { token, found: store.find_key(&key) },

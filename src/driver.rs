@@ -102,11 +102,14 @@ impl Driver {
             Effect::Load { place, pool, after, until, max_bytes } => {
                 self.ask(Request::Load { place, pool, after, until, max_bytes });
             }
+            Effect::List { token, pool, after, until, max_bytes } => {
+                self.ask(Request::List { token, pool, after, until, max_bytes });
+            }
             Effect::Find { token, sought } => self.ask(Request::Find { token, sought }),
             Effect::Tidy { now, retention } => self.ask(Request::Tidy { now, retention }),
             Effect::Deliver { shard, deliveries } => self.order(shard, Order::Deliver(deliveries)),
-            Effect::Recall { shard, id } => self.order(shard, Order::Recall(id)),
-            Effect::RecallAll { shard } => self.order(shard, Order::RecallAll),
+            Effect::Look { shards } => shards.for_each(|shard| self.order(shard, Order::Look)),
+            Effect::Stopping => self.crews.iter().for_each(|crew| crew.stop()),
             Effect::Emit(event) => {
                 // An error means that nobody listens.
                 let _ = self.events.send(event);

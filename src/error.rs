@@ -40,6 +40,12 @@ pub enum Error {
         /// The name.
         pool: String,
     },
+    /// Two accounts have one name.
+    #[error("two accounts are named {account:?}: give clones of one account to the pools that share it")]
+    DuplicateAccount {
+        /// The name.
+        account: String,
+    },
     /// A setting has a value outside its range.
     #[error("{setting} of {of} is {value}, but must be from {min} to {max}")]
     InvalidSetting {
@@ -131,8 +137,58 @@ pub enum Error {
         /// The id.
         id: PostId,
     },
+    /// The host asked for a change of another revision: the post was changed meanwhile.
+    #[error("post {id} has revision {revision}, not {expected}: look at it again before changing it")]
+    Changed {
+        /// The post.
+        id: PostId,
+        /// The revision that was asked for.
+        expected: u32,
+        /// The revision that it has.
+        revision: u32,
+    },
+    /// There is nothing to decide: the post is neither in doubt nor a dead letter.
+    #[error("post {id} is {state}: only a post in doubt or a dead letter can be resolved")]
+    NotInDoubt {
+        /// The post.
+        id: PostId,
+        /// What it is instead.
+        state: crate::id::State,
+    },
+    /// The thread has no part of this number.
+    #[error("post {id} has {parts} parts: there is no part {part}, they are counted from 0")]
+    NoSuchPart {
+        /// The post.
+        id: PostId,
+        /// The part that was asked for.
+        part: usize,
+        /// How many there are.
+        parts: usize,
+    },
+    /// The thread has too many parts.
+    #[error("the thread has {parts} parts, the limit is {max}: make two of it")]
+    TooManyParts {
+        /// How many it has.
+        parts: usize,
+        /// The limit.
+        max: usize,
+    },
+    /// No account of this name is shared by the scheduler's pools.
+    #[error("no account is named {account:?}: give it to a pool with `Pool::account`")]
+    UnknownAccount {
+        /// The name.
+        account: String,
+    },
+    /// A checkpoint is too long.
+    #[error("the checkpoint has {bytes} bytes, the limit is {max}: keep a handle, and the rest elsewhere")]
+    CheckpointTooLarge {
+        /// Its length in bytes.
+        bytes: usize,
+        /// The limit in bytes.
+        max: usize,
+    },
     /// The post cannot be changed any more.
-    #[error("post {id} is {state}: only a post that is scheduled can be changed")]
+    #[error("post {id} is {state}: it cannot be changed any more")]
     TooLate {
         /// The post.
         id: PostId,

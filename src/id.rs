@@ -106,11 +106,13 @@ pub enum State {
     Scheduled,
     /// Handed over to its pool; its outcome is not durable yet.
     InFlight,
-    /// Claimed by a process that ended before it recorded an outcome.
+    /// Due, but its profile is held: it waits until the host releases the profile.
+    Held,
+    /// Nobody knows whether it was published, and its guarantee is at most once: it waits until the host says what is true.
     InDoubt,
     /// Its broadcaster said that it is published. Final.
     Delivered,
-    /// A dead letter: refused for good, or all attempts used up. Final.
+    /// A dead letter: refused for good, or all attempts used up. Final, unless the host has it sent again.
     Failed,
     /// Its due passed by more than it allows. Final.
     Missed,
@@ -130,6 +132,7 @@ impl fmt::Display for State {
         f.write_str(match self {
             Self::Scheduled => "scheduled",
             Self::InFlight => "in flight",
+            Self::Held => "held",
             Self::InDoubt => "in doubt",
             Self::Delivered => "delivered",
             Self::Failed => "failed",

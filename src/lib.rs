@@ -88,16 +88,19 @@
     clippy::disallowed_methods
 )]
 
+mod catch_up;
 mod clock;
 mod committer;
 mod driver;
 mod engine;
 mod error;
+mod gate;
 mod id;
 mod inbox;
 mod limits;
 mod pool;
 mod post;
+mod quota;
 mod reply;
 mod retry;
 mod scheduler;
@@ -109,11 +112,17 @@ mod time;
 pub mod wheel;
 mod worker;
 
+pub use catch_up::CatchUp;
 pub use clock::{Clock, ManualClock, SystemClock};
 pub use error::{Error, Result, StoreError};
+pub use gate::{Account, Breaker};
 pub use id::{ParseIdError, PostId, State};
-pub use pool::{Broadcaster, Pool};
-pub use post::{BroadcastError, Delivery, Event, Outcome, Post, PostRef, Priority, Receipt, Status};
+pub use pool::{Broadcaster, Pool, PrepareAhead};
+pub use post::{
+    BroadcastError, Delivery, Event, Guarantee, Outcome, Post, PostRef, Prepared, Priority, Receipt, Reconciled,
+    Resolution, Status,
+};
+pub use quota::{RateLimit, Scope};
 pub use reply::Reply;
 pub use retry::RetryPolicy;
 pub use scheduler::{Builder, Events, Scheduler};

@@ -10,6 +10,20 @@ pub const PAYLOAD_BYTES_MAX: usize = 16 << 20;
 pub const NAME_BYTES: usize = 255;
 /// Longest receipt or reason that is stored, in bytes; longer ones are cut.
 pub const TEXT_BYTES: usize = 4_096;
+/// Longest checkpoint, and longest result of preparing, in bytes.
+pub const CHECKPOINT_BYTES: usize = 64 << 10;
+/// Most parts of a thread.
+pub const PARTS: usize = 1_024;
+/// The longest that a broadcaster can put off the next attempt.
+pub const RETRY_AHEAD: Duration = Duration::from_secs(7 * 86_400);
+/// The longest that posts may be caught up over.
+pub const CATCH_UP: Duration = Duration::from_secs(366 * 86_400);
+/// How long is waited where neither the network nor the retry policy says.
+pub const THROTTLE: Duration = Duration::from_secs(10);
+/// What is blocked for longer than this goes back to the engine, which takes its claim back.
+pub const GIVE_BACK: Duration = Duration::from_secs(5);
+/// Most posts in one answer that lists posts.
+pub const LIST_POSTS: usize = 1_000;
 /// Most posts in one `schedule_all`.
 pub const BATCH_POSTS: usize = 100_000;
 /// Most bytes of payload in one `schedule_all`.
@@ -29,9 +43,11 @@ pub const COMMANDS_PER_TURN: usize = 4_096;
 /// How long deliveries in flight may go on when the last handle is dropped without a shutdown.
 pub const GRACE: Duration = Duration::from_secs(10);
 /// Requests that the committer has not taken.
-pub const REQUESTS: usize = SEARCHES + COMMANDS_PER_TURN + POOLS + COMMITS_IN_FLIGHT + 2;
+pub const REQUESTS: usize = SEARCHES + COMMANDS_PER_TURN + 3 * POOLS + COMMITS_IN_FLIGHT + 2;
 /// Answers and reports that the driver has not taken.
 pub const ANSWERS: usize = 256;
+/// Heartbeats and checkpoints that a worker has not taken.
+pub const WORDS: usize = 16_384;
 /// Orders that a worker has not taken.
 pub const ORDERS: usize = 16;
 /// Look-ups in the store under way; above it the driver takes no more commands.

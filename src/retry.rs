@@ -22,19 +22,23 @@ use std::time::Duration;
 pub struct RetryPolicy {
     base: Duration,
     max_delay: Duration,
+    max_age: Duration,
     max_attempts: u32,
 }
+
+/// An age that no post reaches.
+const NO_LIMIT: Duration = Duration::from_micros(i64::MAX as u64);
 
 impl RetryPolicy {
     /// No retry: the first failure is final.
     pub const fn none() -> Self {
-        Self { base: Duration::ZERO, max_delay: Duration::ZERO, max_attempts: 1 }
+        Self { base: Duration::ZERO, max_delay: Duration::ZERO, max_age: NO_LIMIT, max_attempts: 1 }
     }
 
     /// Waits of about `base`, twice `base`, four times `base` …; 5 attempts in all and at most one hour
     /// between two, unless changed.
     pub const fn exponential(base: Duration) -> Self {
-        Self { base, max_delay: Duration::from_secs(3_600), max_attempts: 5 }
+        Self { base, max_delay: Duration::from_secs(3_600), max_age: NO_LIMIT, max_attempts: 5 }
     }
 
     /// The longest wait between two attempts. Default: one hour.
@@ -44,11 +48,33 @@ impl RetryPolicy {
         self
     }
 
+    /// No attempt is made later than this after the due: a failure whose next attempt would be is final. Default:
+    /// no limit.
+    #[must_use]
+    pub const fn max_age(mut self, age: Duration) -> Self {
+        self.max_age = age;
+        self
+    }
+
     /// The number of attempts in all, the first included; zero counts as one. Default: 5.
     #[must_use]
     pub const fn max_attempts(mut self, attempts: u32) -> Self {
         self.max_attempts = if attempts == 0 { 1 } else { attempts };
         self
+    }
+
+    /// How long after its due a post may still be tried again.
+    pub(crate) const fn age(&self) -> Duration {
+        self.max_age
+    }
+
+    /// Base, longest wait and age.
+    pub(crate) const fn durations(&self) -> [Duration; 3] {
+        [self.base, self.max_delay, self.max_age]
+    }
+
+    pub(crate) const fn attempts(&self) -> u32 {
+        self.max_attempts
     }
 
     /// The wait after failed attempt number `attempt` (from 1) of the post with this seed, or `None` if it

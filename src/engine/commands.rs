@@ -2,29 +2,15 @@
 
 use crate::error::{Error, Result, StoreError};
 use crate::id::{PostId, Seq, State};
-use crate::post::{Change, Found, Outcome, PostRef, Record, Status, Stored};
+use crate::post::{Change, Doubt, Found, Name, Notes, Outcome, PostRef, Record, Shelf, Status, Stored};
 use crate::reply::Promise;
-use crate::time::{Now, Timestamp};
+use crate::time::Now;
 
-use super::commits::{Planned, Then, Why};
-use super::lifecycle::{Happening, Phase};
-use super::message::{Command, Effect, NewPost, Report, SchedulePromise, Sought};
+use super::changes::Mutation;
+use super::commits::{Planned, Then};
+use super::lifecycle::Phase;
+use super::message::{Attempt, Command, Effect, NewPost, SchedulePromise, Sought};
 use super::{Closing, Engine, Resident};
-
-/// A change to a post that the host waits for.
-#[derive(Debug)]
-pub enum Mutation {
-    Cancel(Promise<()>),
-    Reschedule(Timestamp, Promise<()>),
-}
-
-impl Mutation {
-    pub fn refuse(self, error: Error) {
-        match self {
-            Self::Cancel(promise) | Self::Reschedule(_, promise) => promise.fulfil(Err(error)),
-        }
-    }
-}
 
 /// Why the store was asked for a post.
 #[derive(Debug)]
@@ -32,6 +18,8 @@ pub enum Search {
     Mutate(PostRef, Mutation),
     Get(Promise<Option<Status>>),
     Outcome(PostRef, Promise<Outcome>),
+    /// A broadcaster has answered whose delivery had been given up.
+    Late(Attempt),
     /// A post whose due is long past may have been scheduled before, with the key it has.
     Schedule {
         unit: Unit,
@@ -54,6 +42,7 @@ impl Search {
             Self::Get(promise) => promise.fulfil(Err(error.clone())),
             Self::Outcome(_, promise) => promise.fulfil(Err(error.clone())),
             Self::Schedule { unit, .. } => unit.promise.fulfil(Err(error.clone())),
+            Self::Late(_) => {}
         }
     }
 }
@@ -67,25 +56,29 @@ impl Engine {
             (None, Some(_)) => Some(Error::Closed),
             (None, None) => self.stall(),
         };
-        match (command, refusal) {
-            (Command::Shutdown { grace, promise }, _) => self.begin_close(grace, promise),
-            (Command::Schedule { promise, .. }, Some(error)) => promise.fulfil(Err(error)),
-            (Command::Cancel { promise, .. } | Command::Reschedule { promise, .. }, Some(error)) => {
-                promise.fulfil(Err(error));
+        if let Some(error) = refusal {
+            return match command {
+                Command::Shutdown { grace, promise } => self.begin_close(grace, promise),
+                command => command.refuse(error),
+            };
+        }
+        match command {
+            Command::Schedule { posts, promise, .. } => self.schedule(Unit { posts, known: Vec::new(), promise }),
+            Command::Change { post, wish, promise } => self.seek_mutation(post, wish, promise),
+            Command::Get { post, promise } => self.get(post, promise),
+            Command::Outcome { post, promise } => self.await_outcome(post, promise),
+            Command::List { place, shelf, after, promise } => self.show(place, shelf, after, promise),
+            Command::RequeueAll { place, promise } => self.requeue_all(place, promise),
+            Command::Pause { place, paused, promise } => self.pause(place, paused, promise),
+            Command::Hold { place, profile, reason: Some(reason), promise } => {
+                self.hold(place, &profile, reason, Some(promise));
             }
-            (Command::Get { promise, .. }, Some(error)) => promise.fulfil(Err(error)),
-            (Command::Outcome { promise, .. }, Some(error)) => promise.fulfil(Err(error)),
-            (Command::Settle { promise }, Some(error)) => promise.fulfil(Err(error)),
-            (Command::Schedule { posts, promise, .. }, None) => {
-                self.schedule(Unit { posts, known: Vec::new(), promise })
+            Command::Hold { place, profile, reason: None, promise } => self.release_profile(place, &profile, promise),
+            Command::Limit { place, scope, account, limits, promise } => {
+                self.limit(place, scope, account.as_deref(), &limits, promise);
             }
-            (Command::Cancel { post, promise }, None) => self.seek_mutation(post, Mutation::Cancel(promise)),
-            (Command::Reschedule { post, due, promise }, None) => {
-                self.seek_mutation(post, Mutation::Reschedule(due, promise));
-            }
-            (Command::Get { post, promise }, None) => self.get(post, promise),
-            (Command::Outcome { post, promise }, None) => self.await_outcome(post, promise),
-            (Command::Settle { promise }, None) => self.settling.push(promise),
+            Command::Settle { promise } => self.settling.push(promise),
+            Command::Shutdown { grace, promise } => self.begin_close(grace, promise),
         }
     }
 
@@ -101,7 +94,7 @@ impl Engine {
             .find(|index| unit.posts.get(*index).is_some_and(|post| post.late.is_some()) && !is_known(*index));
         if let Some(index) = late {
             let key = unit.posts.get(index).and_then(|post| post.body.key()).unwrap_or_default().to_owned();
-            return self.search(PostRef::Key(key), Search::Schedule { unit, index });
+            return self.search(PostRef::from(key), Search::Schedule { unit, index });
         }
         let Unit { posts, known, promise } = unit;
         let mut bytes = 0;
@@ -114,8 +107,9 @@ impl Engine {
             bytes += body.len() + size_of::<Record>();
             let seq = self.next_seq;
             self.next_seq = Seq(seq.0 + 1);
-            let (at, pool) = (due, pool.id);
-            let record = Record { seq, pool, at, due, attempts: 0, revision: 0, maybe_sent: false, body };
+            let (notes, doubt) = (Notes::default(), Doubt::None);
+            let (at, pool) = (pool.begin(&body, due, &notes, self.now.wall), pool.id);
+            let record = Record { seq, pool, at, due, attempts: 0, revision: 0, doubt, notes, body };
             // A post that is nearly due is claimed in the commit that stores it.
             let claimed = self.claims_along(&record);
             planned.push(Planned { record, claimed });
@@ -146,41 +140,28 @@ impl Engine {
         }
     }
 
-    /// Whether a new post is claimed as it is stored. It is not if its pool has no memory for it.
+    /// Whether a new post is claimed as it is stored. It is not if its pool has no memory for it, or if something has to
+    /// be seen to before.
     fn claims_along(&self, record: &Record) -> bool {
-        let has_room = |place: usize| self.windows.get(place).is_some_and(|w| w.bytes < self.settings.memory);
-        record.at <= self.now.wall.after(self.settings.claim_ahead)
-            && self.pool(record.pool).is_some_and(|(place, _)| has_room(place))
-    }
-
-    /// Finds the post in memory, or has the store look for it.
-    fn seek_mutation(&mut self, post: PostRef, mutation: Mutation) {
-        match self.resident(&post) {
-            Err(error) => mutation.refuse(error),
-            Ok(Some(slot)) => self.mutate(slot, mutation),
-            Ok(None) => self.search(post.clone(), Search::Mutate(post, mutation)),
-        }
-    }
-
-    /// Where the post is in memory. One that is named by key is always looked for in the store first.
-    fn resident(&self, post: &PostRef) -> Result<Option<u32>> {
-        match post {
-            PostRef::Id(id) if id.store() != self.settings.store => Err(Error::ForeignId { id: *id }),
-            // A change by key is looked for in the store: what comes after it must not overtake it.
-            PostRef::Id(_) if self.keyed_changes > 0 => Ok(None),
-            PostRef::Id(id) => Ok(self.slot(id.seq())),
-            PostRef::Key(_) => Ok(None),
-        }
-    }
-
-    fn search(&mut self, post: PostRef, search: Search) {
-        let sought = match post {
-            PostRef::Id(id) => Sought::Seq(id.seq()),
-            PostRef::Key(key) => Sought::Key(key),
+        let is_free = |place: usize| {
+            self.sites
+                .get(place)
+                .is_some_and(|site| site.window.bytes < self.settings.memory && !site.is_paused && site.held.is_empty())
         };
-        if matches!(search, Search::Mutate(PostRef::Key(_), _)) {
+        record.due <= self.now.wall.after(self.settings.claim_ahead)
+            && !record.is_unprepared()
+            && !record.body.in_order()
+            && self.pool(record.pool).is_some_and(|(place, pool)| is_free(place) && !pool.catch_up.has_gap())
+    }
+
+    pub(super) fn search(&mut self, post: PostRef, search: Search) {
+        if is_keyed_change(&search) {
             self.keyed_changes += 1;
         }
+        let sought = match post.name {
+            Name::Id(id) => Sought::Seq(id.seq()),
+            Name::Key(key) => Sought::Key(key),
+        };
         let token = self.searches.insert(search);
         self.effects.push_back(Effect::Find { token, sought });
     }
@@ -188,7 +169,7 @@ impl Engine {
     /// The store has looked.
     pub(super) fn handle_found(&mut self, token: usize, found: Result<Option<Found>, StoreError>) {
         let Some(search) = self.searches.try_remove(token) else { return };
-        if matches!(search, Search::Mutate(PostRef::Key(_), _)) {
+        if is_keyed_change(&search) {
             self.keyed_changes -= 1;
         }
         let found = match found {
@@ -207,65 +188,30 @@ impl Engine {
             (Search::Mutate(_, mutation), Some(slot), _) => self.mutate(slot, mutation),
             (Search::Mutate(_, mutation), None, Some(Found::Live(stored))) => self.mutate_stored(stored, mutation),
             (Search::Mutate(_, mutation), None, Some(Found::Settled { record, outcome, .. })) => {
-                mutation.refuse(Error::TooLate { id: self.id(record.seq), state: state_of(&outcome) });
+                mutation.come_too_late(self.id(record.seq), state_of(&outcome));
             }
+            (Search::Late(attempt), Some(slot), _) => self.settle_late(slot, &attempt.delivery, attempt.ending),
+            (Search::Late(attempt), None, Some(Found::Live(stored))) => {
+                if let Some((place, _)) = self.pool(stored.record.pool) {
+                    let slot = self.admit(place, stored.record, Phase::Armed);
+                    self.settle_late(slot, &attempt.delivery, attempt.ending);
+                    if self.posts.get(slot as usize).is_some_and(|post| post.phase == Phase::Armed) {
+                        self.forget(slot);
+                    }
+                }
+            }
+            (Search::Late(_), None, _) => {}
             (Search::Get(promise), Some(slot), _) => promise.fulfil(Ok(self.status(slot))),
             (Search::Get(promise), None, found) => promise.fulfil(Ok(found.map(|found| self.status_of(found)))),
             (Search::Outcome(post, promise), None, None) => {
                 promise.fulfil(Err(Error::NotFound { post: post.to_string() }));
             }
             (Search::Outcome(_, promise), None, Some(Found::Settled { outcome, .. })) => promise.fulfil(Ok(outcome)),
+            (Search::Outcome(_, promise), None, Some(Found::Live(stored))) if is_dead(&stored.record) => {
+                promise.fulfil(Ok(failed(&stored.record)));
+            }
             (Search::Outcome(_, promise), _, Some(found)) => self.wait(found.record().seq, promise),
             (Search::Outcome(_, promise), Some(_), None) => promise.fulfil(Err(Error::Closed)),
-        }
-    }
-
-    /// A post beyond the window: it is taken into memory for as long as the change takes.
-    fn mutate_stored(&mut self, stored: Stored, mutation: Mutation) {
-        let Some((place, _)) = self.pool(stored.record.pool) else {
-            return mutation.refuse(Error::NotFound { post: self.id(stored.record.seq).to_string() });
-        };
-        let slot = self.take_up(place, stored);
-        self.mutate(slot, mutation);
-    }
-
-    fn mutate(&mut self, slot: u32, mutation: Mutation) {
-        let Some(Resident { record, phase, .. }) = self.posts.get(slot as usize) else { return };
-        let id = self.id(record.seq);
-        match phase {
-            phase if phase.is_open() => match mutation {
-                Mutation::Cancel(promise) => self.leave(slot, Outcome::Cancelled, None, Some(promise)),
-                Mutation::Reschedule(due, promise) => {
-                    let mut to = record.clone();
-                    (to.at, to.due, to.revision) = (due, due, to.revision + 1);
-                    self.relocate(slot, to, Why::Rescheduled(promise));
-                }
-            },
-            // It may still wait in its shard: only the shard knows.
-            Phase::InFlight => {
-                if let Some((place, _)) = self.pool(record.pool) {
-                    let shard = self.settings.shard(place, record);
-                    self.effects.push_back(Effect::Recall { shard, id });
-                    self.recalls.entry(id).or_default().push(mutation);
-                }
-            }
-            _ => mutation.refuse(Error::TooLate { id, state: phase.state() }),
-        }
-    }
-
-    /// Shards have answered a recall.
-    pub(super) fn handle_recalls(&mut self, report: &mut Report) {
-        for (id, slot) in report.recalled.drain(..) {
-            self.step(slot, Happening::Recalled);
-            for mutation in self.recalls.remove(&id).into_iter().flatten() {
-                self.mutate(slot, mutation);
-            }
-            self.proceed(slot);
-        }
-        for id in report.kept.drain(..) {
-            for mutation in self.recalls.remove(&id).into_iter().flatten() {
-                mutation.refuse(Error::TooLate { id, state: State::InFlight });
-            }
         }
     }
 
@@ -298,14 +244,18 @@ impl Engine {
 
     fn status(&self, slot: u32) -> Option<Status> {
         let Resident { record, phase, .. } = self.posts.get(slot as usize)?;
-        Some(self.status_with(record.clone(), phase.state(), None))
+        let state = self.state(*phase, record);
+        let outcome = is_dead(record).then(|| failed(record));
+        Some(self.status_with(record.clone(), state, outcome))
     }
 
-    fn status_of(&self, found: Found) -> Status {
+    pub(super) fn status_of(&self, found: Found) -> Status {
         match found {
             Found::Live(Stored { record, claimed }) => {
-                let state = if claimed.is_some() { State::InDoubt } else { State::Scheduled };
-                self.status_with(record, state, None)
+                let is_in_doubt = claimed.is_some_and(|claim| claim.called);
+                let state = if is_in_doubt { State::InDoubt } else { self.state(Phase::Armed, &record) };
+                let outcome = is_dead(&record).then(|| failed(&record));
+                self.status_with(record, state, outcome)
             }
             Found::Settled { record, outcome, .. } => {
                 let state = state_of(&outcome);
@@ -327,27 +277,43 @@ impl Engine {
         if self.closing.is_some() {
             return promise.fulfil(Err(Error::Closed));
         }
-        let shards = self.outgoing.len();
-        self.closing = Some(Closing {
-            deadline: self.now.mono.saturating_add(grace),
-            promise: Some(promise),
-            recalling: shards,
-            stopped: false,
-        });
-        self.effects.extend((0..shards).map(|shard| Effect::RecallAll { shard }));
-        let waiting: Vec<u32> = self
-            .posts
-            .iter()
-            .filter(|(_, post)| matches!(post.phase, Phase::Armed | Phase::Claimed))
-            .map(|(slot, _)| slot as u32)
-            .collect();
+        let deadline = self.now.mono.saturating_add(grace);
+        self.closing = Some(Closing { deadline, promise: Some(promise), stopped: false });
+        self.effects.push_back(Effect::Stopping);
+        // What has not been called is taken back; what has may finish.
+        let flying = self.posts.iter().filter(|(_, post)| post.phase == Phase::InFlight);
+        let flying: Vec<u32> = flying.map(|(slot, _)| slot as u32).collect();
+        for slot in flying {
+            self.withdraw(slot);
+        }
+        let waits = |phase: Phase| matches!(phase, Phase::Armed | Phase::Preparing | Phase::Claimed);
+        let waiting = self.posts.iter().filter(|(_, post)| waits(post.phase));
+        let waiting: Vec<u32> = waiting.map(|(slot, _)| slot as u32).collect();
         for slot in waiting {
             self.release(slot);
+        }
+        for listing in self.listings.drain() {
+            listing.refuse(&Error::Closed);
         }
         for promise in self.settling.drain(..) {
             promise.fulfil(Err(Error::Closed));
         }
     }
+}
+
+/// Whether this is a dead letter.
+fn is_dead(record: &Record) -> bool {
+    record.home().shelf() == Some(Shelf::Dead)
+}
+
+/// What came of a dead letter.
+fn failed(record: &Record) -> Outcome {
+    Outcome::Failed { reason: record.notes.reason().unwrap_or_default().to_owned() }
+}
+
+/// Whether this is a change to a post that is named by key.
+fn is_keyed_change(search: &Search) -> bool {
+    matches!(search, Search::Mutate(PostRef { name: Name::Key(_), .. }, _))
 }
 
 /// The final state that an outcome means.

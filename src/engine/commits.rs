@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use crate::id::Seq;
 use crate::limits;
-use crate::post::{Change, Outcome, Record};
+use crate::post::{Change, Event, Outcome, Receipt, Record, Shelf};
 use crate::reply::Promise;
 
 use super::message::SchedulePromise;
@@ -13,10 +13,29 @@ use super::message::SchedulePromise;
 /// What follows when a change is durable.
 #[derive(Debug)]
 pub enum Then {
-    Scheduled { posts: Vec<Planned>, known: Vec<(usize, Seq)>, promise: SchedulePromise },
-    Claimed { slot: u32 },
-    Moved { slot: u32, why: Why },
-    Left { slot: u32, outcome: Outcome, lateness: Option<Duration>, promise: Option<Promise<()>> },
+    Scheduled {
+        posts: Vec<Planned>,
+        known: Vec<(usize, Seq)>,
+        promise: SchedulePromise,
+    },
+    Claimed {
+        slot: u32,
+    },
+    Moved {
+        slot: u32,
+        why: Why,
+    },
+    /// What belongs to no post, or changes nothing about it in memory: a promise is given.
+    Noted {
+        promise: Option<Promise<()>>,
+        event: Option<Event>,
+    },
+    Left {
+        slot: u32,
+        outcome: Outcome,
+        lateness: Option<Duration>,
+        promise: Option<Promise<()>>,
+    },
 }
 
 /// A new post on its way to the store.
@@ -30,8 +49,28 @@ pub struct Planned {
 /// Why a post moved.
 #[derive(Debug)]
 pub enum Why {
-    Rescheduled(Promise<()>),
-    Retry { attempt: u32, reason: String },
+    /// The host has changed it.
+    Changed {
+        promise: Option<Promise<()>>,
+        event: Event,
+    },
+    Retry {
+        attempt: u32,
+        reason: String,
+    },
+    Part {
+        part: usize,
+        receipt: Receipt,
+    },
+    /// It is put on this shelf.
+    Shelved {
+        shelf: Shelf,
+        reason: String,
+        lateness: Option<Duration>,
+    },
+    Prepared,
+    /// It comes back from a shelf, or a doubt about it is kept.
+    Quiet,
 }
 
 /// A commit that is being gathered.
@@ -92,6 +131,13 @@ impl Commits {
     pub fn add(&mut self, change: Change, then: Option<Then>, bytes: usize) {
         self.bytes += bytes;
         Batch::last(&mut self.changes).add([change], then, bytes);
+    }
+
+    /// Answers when everything before it is durable.
+    pub fn note(&mut self, promise: Option<Promise<()>>, event: Option<Event>) {
+        if promise.is_some() || event.is_some() {
+            Batch::last(&mut self.changes).add([], Some(Then::Noted { promise, event }), 0);
+        }
     }
 
     /// The next commit to hand to the store, if it has not got enough to do.

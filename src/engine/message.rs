@@ -1,12 +1,20 @@
 //! The messages at the engine's border.
 
+use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
+use bytes::Bytes;
+
 use crate::error::{Error, Result, StoreError};
+use crate::gate::Turned;
 use crate::id::{PoolId, PostId, Seq};
-use crate::post::{Body, Change, Cursor, Delivery, Ending, Event, Found, Outcome, Page, PostRef, Status, Verdict};
+use crate::post::{
+    Body, BroadcastError, Change, Cursor, Delivery, Ending, Event, Found, Outcome, Page, PostRef, Prepared, Resolution,
+    Shelf, Status, Verdict,
+};
+use crate::quota::{RateLimit, Scope};
 use crate::reply::Promise;
 use crate::time::Timestamp;
 
@@ -25,13 +33,93 @@ pub struct NewPost {
 /// What the host wants.
 #[derive(Debug)]
 pub enum Command {
-    Schedule { posts: Vec<NewPost>, promise: SchedulePromise, _weight: Weight },
-    Cancel { post: PostRef, promise: Promise<()> },
-    Reschedule { post: PostRef, due: Timestamp, promise: Promise<()> },
-    Get { post: PostRef, promise: Promise<Option<Status>> },
-    Outcome { post: PostRef, promise: Promise<Outcome> },
-    Settle { promise: Promise<()> },
-    Shutdown { grace: Duration, promise: Promise<()> },
+    Schedule {
+        posts: Vec<NewPost>,
+        promise: SchedulePromise,
+        _weight: Weight,
+    },
+    Change {
+        post: PostRef,
+        wish: Wish,
+        promise: Promise<()>,
+    },
+    Get {
+        post: PostRef,
+        promise: Promise<Option<Status>>,
+    },
+    Outcome {
+        post: PostRef,
+        promise: Promise<Outcome>,
+    },
+    /// Posts on a shelf of this pool, after this place on it.
+    List {
+        place: usize,
+        shelf: Shelf,
+        after: Option<Cursor>,
+        promise: Promise<Vec<Status>>,
+    },
+    /// All dead letters of the pool are to be sent again.
+    RequeueAll {
+        place: usize,
+        promise: Promise<u64>,
+    },
+    /// The pool is to be paused, or to go on.
+    Pause {
+        place: usize,
+        paused: bool,
+        promise: Promise<()>,
+    },
+    /// The profile is to be held for this reason, or to be released.
+    Hold {
+        place: usize,
+        profile: String,
+        reason: Option<String>,
+        promise: Promise<()>,
+    },
+    /// Other rate limits are to hold from now on, for a pool, its profiles, or an account.
+    Limit {
+        place: Option<usize>,
+        scope: Scope,
+        account: Option<String>,
+        limits: Vec<RateLimit>,
+        promise: Promise<()>,
+    },
+    Settle {
+        promise: Promise<()>,
+    },
+    Shutdown {
+        grace: Duration,
+        promise: Promise<()>,
+    },
+}
+
+impl Command {
+    /// Answers that it is not done. A shutdown is never refused.
+    pub fn refuse(self, error: Error) {
+        match self {
+            Self::Schedule { promise, .. } => promise.fulfil(Err(error)),
+            Self::Get { promise, .. } => promise.fulfil(Err(error)),
+            Self::Outcome { promise, .. } => promise.fulfil(Err(error)),
+            Self::List { promise, .. } => promise.fulfil(Err(error)),
+            Self::RequeueAll { promise, .. } => promise.fulfil(Err(error)),
+            Self::Change { promise, .. }
+            | Self::Pause { promise, .. }
+            | Self::Hold { promise, .. }
+            | Self::Limit { promise, .. }
+            | Self::Settle { promise }
+            | Self::Shutdown { promise, .. } => promise.fulfil(Err(error)),
+        }
+    }
+}
+
+/// How the host wants a post to be changed.
+#[derive(Clone, Debug)]
+pub enum Wish {
+    Cancel,
+    Reschedule(Timestamp),
+    Edit { part: usize, payload: Bytes },
+    PublishNow,
+    Resolve(Resolution),
 }
 
 /// What a command holds in memory while it waits to be taken: added to a common sum until it is dropped.
@@ -88,16 +176,18 @@ pub enum Effect {
     Commit { now: Timestamp, changes: Vec<Change> },
     /// Answered by [`Answer::Loaded`].
     Load { place: usize, pool: PoolId, after: Cursor, until: Timestamp, max_bytes: usize },
+    /// Answered by [`Answer::Listed`].
+    List { token: usize, pool: PoolId, after: Cursor, until: Timestamp, max_bytes: usize },
     /// Answered by [`Answer::Found`].
     Find { token: usize, sought: Sought },
     /// Answered by [`Answer::Tidied`].
     Tidy { now: Timestamp, retention: Duration },
     /// Hand these over to their shard.
     Deliver { shard: usize, deliveries: Vec<Delivery> },
-    /// Ask the shard for a delivery back; answered in a [`Report`].
-    Recall { shard: usize, id: PostId },
-    /// Ask the shard for everything that has not been started; answered in a [`Report`].
-    RecallAll { shard: usize },
+    /// Have these shards look anew at what was blocked: limits have changed.
+    Look { shards: Range<usize> },
+    /// Tell all broadcasters that the scheduler is shutting down.
+    Stopping,
     /// Tell the listeners.
     Emit(Event),
     /// Everything is done, or the grace is over and the store hangs: end, and then say so.
@@ -109,6 +199,7 @@ pub enum Effect {
 pub enum Answer {
     Committed(Result<Vec<Verdict>, StoreError>),
     Loaded { place: usize, page: Result<Page, StoreError> },
+    Listed { token: usize, page: Result<Page, StoreError> },
     Found { token: usize, found: Result<Option<Found>, StoreError> },
     Tidied(Result<bool, StoreError>),
 }
@@ -116,29 +207,51 @@ pub enum Answer {
 /// One delivery that ended.
 #[derive(Debug)]
 pub struct Attempt {
-    pub id: PostId,
-    pub slot: u32,
-    /// When the broadcaster was called; `None` if it is not known.
+    pub delivery: Delivery,
+    /// When the broadcaster was called; `None` if it was not, or if that is not known.
     pub started: Option<Timestamp>,
+    /// Whether it was called to publish.
+    pub called: bool,
     pub ending: Ending,
 }
 
 /// What a worker has to say.
 #[derive(Debug, Default)]
 pub struct Report {
+    /// The place of the worker's pool in the scheduler's list.
+    pub place: usize,
+    /// The worker's shard.
+    pub shard: usize,
+    /// Nothing of the shard is under way, and all that waits in it is blocked until then.
+    pub blocked_until: Option<Timestamp>,
+    /// How many deliveries, and orders to look anew, the worker had taken when it said so.
+    pub taken: u64,
     /// Deliveries that ended.
     pub ended: Vec<Attempt>,
-    /// Given back, not started.
-    pub recalled: Vec<(PostId, u32)>,
-    /// Asked back, but started already.
-    pub kept: Vec<PostId>,
-    /// Whether this answers [`Effect::RecallAll`].
-    pub recalled_all: bool,
+    /// What broadcasters said whose deliveries had been given up.
+    pub late: Vec<Attempt>,
+    /// What came of preparing.
+    pub prepared: Vec<(Delivery, Result<Prepared, BroadcastError>)>,
+    /// Given back, not started; not to be handed over again before this.
+    pub returned: Vec<(Delivery, Timestamp)>,
+    /// How far deliveries have got.
+    pub progress: Vec<(Delivery, String)>,
+    /// What deliveries want to be kept.
+    pub checkpoints: Vec<(Delivery, Bytes, Promise<()>)>,
+    /// What the pool's breaker did.
+    pub turned: Vec<Turned>,
 }
 
 impl Report {
     /// Whether there is nothing to say.
     pub fn is_empty(&self) -> bool {
-        self.ended.is_empty() && self.recalled.is_empty() && self.kept.is_empty() && !self.recalled_all
+        self.ended.is_empty()
+            && self.late.is_empty()
+            && self.prepared.is_empty()
+            && self.returned.is_empty()
+            && self.progress.is_empty()
+            && self.checkpoints.is_empty()
+            && self.turned.is_empty()
+            && self.blocked_until.is_none()
     }
 }

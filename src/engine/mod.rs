@@ -9,14 +9,24 @@
 //! outcome is durable. Whatever the engine wants to be durable is gathered in [`commits`]; what follows happens
 //! when the store has answered.
 
+mod changes;
 mod commands;
 mod commits;
+mod doubt;
+mod holds;
+mod late;
 mod lifecycle;
 mod message;
+mod order;
 mod plan;
+mod prepare;
 mod settle;
+mod shelves;
+mod site;
 mod window;
 
+#[cfg(test)]
+mod delivery_tests;
 #[cfg(test)]
 mod tests;
 
@@ -25,24 +35,28 @@ use std::hash::BuildHasherDefault;
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use rustc_hash::FxHasher;
 use slab::Slab;
 
+use crate::catch_up::CatchUp;
 use crate::error::{Error, StoreError};
+use crate::gate::Gate;
 use crate::id::{PoolId, PostId, Seq};
 use crate::limits;
-use crate::post::{Change, Delivery, Event, Facts, Outcome, Record, Stage};
+use crate::post::{Change, Delivery, Doubt, Event, Facts, Guarantee, Outcome, Record, Stage, Task};
 use crate::reply::Promise;
 use crate::retry::RetryPolicy;
 use crate::time::{Now, Timestamp, Wake};
 use crate::wheel::{Handle, Wheel};
 
-use commands::{Mutation, Search};
+use commands::Search;
 use commits::{Commits, Then};
 use lifecycle::{Happening, Phase};
-pub use message::{Answer, Attempt, Command, Effect, NewPost, Report, SchedulePromise, Sought, Weight};
+pub use message::{Answer, Attempt, Command, Effect, NewPost, Report, SchedulePromise, Sought, Weight, Wish};
 pub use plan::{plan, plan_due};
-use window::Window;
+use shelves::Listing;
+use site::Site;
 
 type Map<K, V> = HashMap<K, V, BuildHasherDefault<FxHasher>>;
 
@@ -55,6 +69,8 @@ pub struct Settings {
     pub next_seq: Seq,
     /// The latest time at which an earlier process committed anything.
     pub last_commit_at: Timestamp,
+    /// What the store remembers besides posts.
+    pub remembered: Vec<(Bytes, Bytes)>,
     pub pools: Vec<PoolSettings>,
     /// How far ahead posts are loaded.
     pub horizon: Duration,
@@ -66,6 +82,8 @@ pub struct Settings {
     pub stall_after: Duration,
     /// How long finished posts are remembered.
     pub retention: Duration,
+    /// How long dead letters are kept.
+    pub dead_letter_retention: Duration,
 }
 
 /// A pool as the engine sees it.
@@ -77,6 +95,24 @@ pub struct PoolSettings {
     pub first_shard: usize,
     pub shards: usize,
     pub retry: RetryPolicy,
+    pub guarantee: Guarantee,
+    pub catch_up: CatchUp,
+    /// What it may do now; its shards ask it too.
+    pub gate: Gate,
+    /// Whether the gate counts anything.
+    pub is_limited: bool,
+    pub prepare: Option<PrepareSettings>,
+}
+
+/// How a pool prepares its posts.
+#[derive(Clone, Debug)]
+pub struct PrepareSettings {
+    /// The shard that prepares.
+    pub shard: usize,
+    pub lead: Duration,
+    pub retry: RetryPolicy,
+    /// What cannot be prepared is a dead letter.
+    pub or_fail: bool,
 }
 
 /// A wall clock that moves this much more or less than the monotonic one has stepped.
@@ -98,6 +134,15 @@ struct Resident {
     timer: Option<Handle>,
     /// Moves on the way to the store.
     moves: u32,
+    /// When the next attempt is made: as the record says, or later.
+    ready_at: Timestamp,
+    /// Whether it has been seen to that it keeps its distance while its pool catches up.
+    is_placed: bool,
+    prepare: prepare::Prepare,
+    /// What was handed over and has not ended.
+    delivery: Option<Delivery>,
+    /// Its shard gave it back because of a limit.
+    is_returned: bool,
 }
 
 /// The life of all posts.
@@ -109,14 +154,19 @@ pub struct Engine {
     posts: Slab<Resident>,
     by_seq: Map<Seq, u32>,
     wheel: Wheel<u32>,
-    windows: Vec<Window>,
+    /// What there is of each pool, by its place.
+    sites: Vec<Site>,
+    /// Posts, by slot and number, that are to be looked at anew.
+    woken: Vec<(u32, Seq)>,
     commits: Commits,
     searches: Slab<Search>,
     /// How many of them are changes to posts that are named by key.
     keyed_changes: usize,
-    recalls: Map<PostId, Vec<Mutation>>,
+    listings: Slab<Listing>,
     waiters: Map<Seq, Vec<Promise<Outcome>>>,
     outgoing: Vec<Vec<Delivery>>,
+    /// How much each shard was given, and until when all that waits in it is blocked, as it said since.
+    given: Vec<(u64, Option<Timestamp>)>,
     effects: VecDeque<Effect>,
     next_seq: Seq,
     /// The wall clock when this engine was made: every earlier process had ended by then.
@@ -127,6 +177,8 @@ pub struct Engine {
     /// More entries of the wheel are due than one turn takes.
     overflowing: bool,
     tidy: Tidy,
+    /// When old dead letters are looked for.
+    bury_at: Duration,
     stalled: bool,
     failed: Option<StoreError>,
     settling: Vec<Promise<()>>,
@@ -145,27 +197,29 @@ enum Tidy {
 struct Closing {
     deadline: Duration,
     promise: Option<Promise<()>>,
-    /// Shards that have not yet given back what they have not started.
-    recalling: usize,
     stopped: bool,
 }
 
 impl Engine {
     /// An engine at this time, whose store holds what it holds.
     pub fn new(settings: Settings, now: Now) -> Self {
-        let shards = settings.pools.iter().map(|pool| pool.shards).sum();
-        Self {
+        let preparing = |pool: &PoolSettings| pool.prepare.as_ref().map_or(0, |prepare| prepare.shard + 1);
+        let last = |pool: &PoolSettings| (pool.first_shard + pool.shards).max(preparing(pool));
+        let shards = settings.pools.iter().map(last).max().unwrap_or(0);
+        let mut engine = Self {
             places: settings.pools.iter().enumerate().map(|(place, pool)| (pool.id, place)).collect(),
             posts: Slab::new(),
             by_seq: Map::default(),
             wheel: Wheel::new(tick(now.wall)),
-            windows: settings.pools.iter().map(|_| Window::default()).collect(),
+            sites: settings.pools.iter().map(|pool| Site::new(pool, settings.last_commit_at)).collect(),
+            woken: Vec::new(),
             commits: Commits::default(),
             searches: Slab::new(),
             keyed_changes: 0,
-            recalls: Map::default(),
+            listings: Slab::new(),
             waiters: Map::default(),
             outgoing: (0..shards).map(|_| Vec::new()).collect(),
+            given: vec![(0, None); shards],
             effects: VecDeque::new(),
             next_seq: settings.next_seq,
             born: now.wall,
@@ -173,12 +227,17 @@ impl Engine {
             watched: false,
             overflowing: false,
             tidy: Tidy::At(now.mono + TIDY_EVERY),
+            bury_at: now.mono + TIDY_EVERY,
             stalled: false,
             failed: None,
             settling: Vec::new(),
             closing: None,
             settings,
+        };
+        for (key, value) in std::mem::take(&mut engine.settings.remembered) {
+            engine.remember(&key, &value);
         }
+        engine
     }
 
     /// Whether events are worth making.
@@ -203,8 +262,11 @@ impl Engine {
     pub fn handle_timeout(&mut self, now: Now) {
         self.observe(now);
         if self.failed.is_none() {
+            self.wake();
             self.turn_wheel();
             self.load_windows();
+            self.catch_up();
+            self.wake();
             self.watch_store();
         }
         self.close();
@@ -215,6 +277,7 @@ impl Engine {
         // Deliveries first: whatever is asked of a shard is asked after them.
         if let Some(shard) = self.outgoing.iter().position(|deliveries| !deliveries.is_empty()) {
             let deliveries = std::mem::take(self.outgoing.get_mut(shard)?);
+            self.give(shard, deliveries.len());
             return Some(Effect::Deliver { shard, deliveries });
         }
         if let Some(effect) = self.effects.pop_front() {
@@ -235,7 +298,7 @@ impl Engine {
             return Wake::default();
         }
         let deadline = self.closing.as_ref().map(|closing| closing.deadline).filter(|at| *at > self.now.mono);
-        let now = self.overflowing.then_some(self.now.wall);
+        let now = (self.overflowing || !self.woken.is_empty()).then_some(self.now.wall);
         let timers = Wake {
             wall: now.or_else(|| self.wheel.next_wake().map(instant)),
             mono: match (&self.tidy, &self.closing) {
@@ -282,26 +345,63 @@ impl Engine {
         self.overflowing = !done;
     }
 
+    /// Looks anew at posts whose obstacle is gone.
+    fn wake(&mut self) {
+        for (slot, seq) in std::mem::take(&mut self.woken) {
+            let waits = |post: &Resident| post.record.seq == seq && post.phase == Phase::Armed && post.timer.is_none();
+            if self.posts.get(slot as usize).is_some_and(waits) {
+                self.proceed(slot);
+            }
+        }
+    }
+
     /// Does what is next for an armed or claimed post: now, or through the wheel when it is time.
     fn proceed(&mut self, slot: u32) {
         let Some(post) = self.posts.get(slot as usize) else { return };
         if self.closing.is_some() {
             return self.release(slot);
         }
-        let wake = match post.phase {
-            Phase::Armed => post.record.at.before(self.settings.claim_ahead),
-            Phase::Claimed => post.record.at,
-            _ => return,
-        };
-        if wake > self.now.wall {
-            let timer = self.wheel.insert(tick(wake.ceil_millis()), slot);
-            if let Some(post) = self.posts.get_mut(slot as usize) {
-                post.timer = Some(timer);
+        match post.phase {
+            Phase::Armed => self.arm(slot),
+            Phase::Claimed if post.ready_at > self.now.wall => self.wait_until(slot, post.ready_at),
+            Phase::Claimed if self.is_held_up(slot) || !self.is_first(slot) => self.unclaim(slot),
+            Phase::Claimed => self.hand_over(slot),
+            _ => {}
+        }
+    }
+
+    /// Prepares, claims or holds up an armed post, when it is time.
+    fn arm(&mut self, slot: u32) {
+        let Some(post) = self.posts.get(slot as usize) else { return };
+        if let Some(at) = self.prepares_at(post) {
+            if at > self.now.wall {
+                self.wait_until(slot, at)
+            } else {
+                self.prepare(slot)
             }
-        } else if post.phase == Phase::Armed {
-            self.claim(slot);
-        } else {
-            self.hand_over(slot);
+            return;
+        }
+        let (claim_at, now) = (post.ready_at.before(self.settings.claim_ahead), self.now.wall);
+        if claim_at > now {
+            // One that had to step back may be too late before its turn comes.
+            let deadline = self.deadline(post).filter(|deadline| *deadline < claim_at);
+            match deadline.map(|deadline| deadline.after(Duration::from_millis(1))) {
+                Some(over) if over <= now => self.miss(slot, now),
+                over => self.wait_until(slot, over.unwrap_or(claim_at)),
+            }
+        } else if !self.hold_up(slot) && self.is_first(slot) && self.place(slot) {
+            let at = self.posts.get(slot as usize).map_or(now, |post| post.ready_at.max(now));
+            let is_over = |post: &Resident| self.deadline(post).is_some_and(|deadline| deadline < at);
+            if self.posts.get(slot as usize).is_some_and(is_over) { self.miss(slot, at) } else { self.claim(slot) }
+        }
+    }
+
+    fn wait_until(&mut self, slot: u32, at: Timestamp) {
+        let timer = self.wheel.insert(tick(at.ceil_millis()), slot);
+        if let Some(post) = self.posts.get_mut(slot as usize)
+            && let Some(before) = post.timer.replace(timer)
+        {
+            self.wheel.cancel(before);
         }
     }
 
@@ -310,7 +410,7 @@ impl Engine {
             return;
         }
         if let Some(post) = self.posts.get(slot as usize) {
-            let claim = Change::Claim { home: post.record.home(), attempt: post.record.attempts + 1 };
+            let claim = Change::Claim { home: post.record.home(), attempt: post.record.next_claim() };
             self.commits.add(claim, Some(Then::Claimed { slot }), 0);
         }
     }
@@ -319,30 +419,77 @@ impl Engine {
         if !self.step(slot, Happening::HandedOver) {
             return;
         }
-        let Some(Resident { record, .. }) = self.posts.get(slot as usize) else { return };
-        let Some((place, pool)) = self.pool(record.pool) else { return };
-        let delivery = Delivery::new(Facts {
-            id: PostId::new(self.settings.store, record.seq),
-            slot,
-            pool: Arc::clone(&pool.name),
-            due: record.due,
-            at: record.at,
-            attempt: record.attempts + 1,
-            maybe_sent: record.maybe_sent,
-            body: record.body.clone(),
-            stage: Stage::default(),
-        });
-        let shard = self.settings.shard(place, record);
-        if let Some(outgoing) = self.outgoing.get_mut(shard) {
-            outgoing.push(delivery);
+        self.go_first(slot);
+        if let Some(delivery) = self.deliver(slot, Task::Broadcast)
+            && let Some((place, _)) = self.posts.get(slot as usize).and_then(|post| self.pool(post.record.pool))
+            && let Some(post) = self.posts.get_mut(slot as usize)
+        {
+            let shard = self.settings.shard(place, &post.record);
+            post.delivery = Some(delivery.clone());
+            if let Some(outgoing) = self.outgoing.get_mut(shard) {
+                outgoing.push(delivery);
+            }
         }
     }
 
-    /// Takes a claim back, at the end of a shutdown's intake: the attempt was not made.
+    /// A delivery of this post.
+    fn deliver(&self, slot: u32, task: Task) -> Option<Delivery> {
+        let Resident { record, ready_at, prepare, .. } = self.posts.get(slot as usize)?;
+        let (_, pool) = self.pool(record.pool)?;
+        let deadline = pool.deadline(record);
+        let mut notes = record.notes.clone();
+        if notes.prepared().is_some_and(|ready| ready.valid_until < self.now.wall) && task == Task::Broadcast {
+            notes.edit(|noted| noted.prepared = None);
+        }
+        // What may be published already is not missed: it is only asked about then.
+        let is_open = record.doubt == Doubt::Open;
+        let in_time = deadline.is_none_or(|deadline| self.now.wall <= deadline);
+        Some(Delivery::new(Facts {
+            id: PostId::new(self.settings.store, record.seq),
+            slot,
+            pool: Arc::clone(&pool.name),
+            task,
+            due: record.due,
+            at: if task == Task::Broadcast { *ready_at } else { Timestamp::MIN },
+            deadline: deadline.filter(|_| !is_open && task == Task::Broadcast),
+            attempt: if task == Task::Broadcast { record.attempts + 1 } else { prepare.tries() },
+            claim: record.next_claim(),
+            is_allowed: in_time && record.attempts < pool.retry(record).attempts(),
+            doubt: record.doubt,
+            guarantee: record.body.guarantee().unwrap_or(pool.guarantee),
+            notes,
+            body: record.body.clone(),
+            stage: Stage::default(),
+        }))
+    }
+
+    /// Takes back what was handed over, if the broadcaster has not been called.
+    fn withdraw(&mut self, slot: u32) -> bool {
+        let Some(post) = self.posts.get_mut(slot as usize).filter(|post| post.phase == Phase::InFlight) else {
+            return false;
+        };
+        if post.delivery.take_if(|delivery| delivery.facts().stage.withdraw()).is_none() {
+            return false;
+        }
+        self.step(slot, Happening::Withdrawn)
+    }
+
+    /// Takes a claim back: the attempt was not made, and waits.
+    fn unclaim(&mut self, slot: u32) {
+        if !self.step(slot, Happening::Released) {
+            return;
+        }
+        self.stand_back(slot);
+        if let Some(post) = self.posts.get(slot as usize) {
+            self.commits.add(Change::Release { home: post.record.home() }, None, 0);
+        }
+        self.proceed(slot);
+    }
+
+    /// Leaves a post to the store, at the end of a shutdown's intake.
     fn release(&mut self, slot: u32) {
         let Some(post) = self.posts.get(slot as usize) else { return };
-        // One that may have been sent before stays in doubt: its claim is all that says so.
-        if post.phase == Phase::Claimed && !post.record.maybe_sent {
+        if post.phase == Phase::Claimed {
             let home = post.record.home();
             self.commits.add(Change::Release { home }, None, 0);
         }
@@ -366,25 +513,54 @@ impl Engine {
 
     /// Takes a post into memory.
     fn admit(&mut self, place: usize, record: Record, phase: Phase) -> u32 {
-        if let Some(window) = self.windows.get_mut(place) {
-            window.bytes += weight(&record);
+        if let Some(site) = self.sites.get_mut(place) {
+            site.window.bytes += weight(&record);
         }
-        let seq = record.seq;
-        let slot = self.posts.insert(Resident { record, phase, timer: None, moves: 0 }) as u32;
+        let (seq, ready_at) = (record.seq, record.ready_at());
+        let prepare = prepare::Prepare::of(&record);
+        let post = Resident {
+            record,
+            phase,
+            timer: None,
+            moves: 0,
+            ready_at,
+            is_placed: false,
+            prepare,
+            delivery: None,
+            is_returned: false,
+        };
+        let slot = self.posts.insert(post) as u32;
         self.by_seq.insert(seq, slot);
+        self.line_up(slot);
         slot
+    }
+
+    /// Gives a resident post another record.
+    fn replace(&mut self, slot: u32, record: Record) {
+        self.stand_out(slot);
+        let Some(post) = self.posts.get_mut(slot as usize) else { return };
+        let (before, after) = (weight(&post.record), weight(&record));
+        post.prepare = prepare::Prepare::of(&record);
+        (post.ready_at, post.is_placed, post.is_returned) = (record.ready_at(), false, false);
+        post.record = record;
+        let place = self.places.get(&post.record.pool);
+        if let Some(site) = place.and_then(|place| self.sites.get_mut(*place)) {
+            site.window.bytes = (site.window.bytes + after).saturating_sub(before);
+        }
+        self.line_up(slot);
     }
 
     /// Drops a post from memory; the store has it, or has its outcome.
     fn forget(&mut self, slot: u32) {
+        self.stand_out(slot);
         let Some(post) = self.posts.try_remove(slot as usize) else { return };
         if let Some(timer) = post.timer {
             self.wheel.cancel(timer);
         }
         self.by_seq.remove(&post.record.seq);
-        let window = self.places.get(&post.record.pool).and_then(|place| self.windows.get_mut(*place));
-        if let Some(window) = window {
-            window.bytes = window.bytes.saturating_sub(weight(&post.record));
+        let site = self.places.get(&post.record.pool).and_then(|place| self.sites.get_mut(*place));
+        if let Some(site) = site {
+            site.window.bytes = site.window.bytes.saturating_sub(weight(&post.record));
         }
     }
 
@@ -415,6 +591,7 @@ impl Engine {
             self.tidy = Tidy::Asked;
             let retention = self.settings.retention;
             self.effects.push_back(Effect::Tidy { now: self.now.wall, retention });
+            self.bury_old();
         }
     }
 
@@ -432,9 +609,10 @@ impl Engine {
                         promise.fulfil(Err(error.clone()));
                     }
                 }
-                Then::Moved { why: commits::Why::Rescheduled(promise), .. } => {
-                    let (unheard, _) = Promise::new();
-                    std::mem::replace(promise, unheard).fulfil(Err(error.clone()));
+                Then::Moved { why: commits::Why::Changed { promise, .. }, .. } | Then::Noted { promise, .. } => {
+                    if let Some(promise) = promise.take() {
+                        promise.fulfil(Err(error.clone()));
+                    }
                 }
                 Then::Moved { .. } | Then::Claimed { .. } => {}
             }
@@ -450,14 +628,16 @@ impl Engine {
         let told = Error::Store(error.clone());
         self.failed = Some(error);
         self.outgoing.iter_mut().for_each(Vec::clear);
-        self.effects.extend((0..self.outgoing.len()).map(|shard| Effect::RecallAll { shard }));
+        for delivery in self.posts.iter_mut().filter_map(|(_, post)| post.delivery.take()) {
+            delivery.facts().stage.withdraw();
+        }
         self.refuse_pending(&told);
         self.commits = Commits::default();
         for search in self.searches.drain() {
             search.refuse(&told);
         }
-        for mutation in self.recalls.drain().flat_map(|(_, mutations)| mutations) {
-            mutation.refuse(told.clone());
+        for listing in self.listings.drain() {
+            listing.refuse(&told);
         }
         for waiter in self.waiters.drain().flat_map(|(_, waiters)| waiters) {
             waiter.fulfil(Err(told.clone()));
@@ -480,9 +660,30 @@ impl Engine {
     fn is_quiet(&mut self) -> bool {
         self.commits.is_empty()
             && self.searches.is_empty()
-            && self.windows.iter().all(|window| window.is_passed(self.now.wall))
+            && self.listings.is_empty()
+            && self.woken.is_empty()
+            && self.sites.iter().all(|site| site.window.is_passed(self.now.wall) && site.late.is_empty())
             && self.wheel.next_wake().is_none_or(|at| instant(at) > self.now.wall)
-            && !self.posts.iter().any(|(_, post)| post.phase.is_busy())
+            && !self.posts.iter().any(|(_, post)| post.phase.is_busy() && !self.is_blocked(post))
+    }
+
+    /// Whether this post waits in its shard for something that comes with time.
+    fn is_blocked(&self, post: &Resident) -> bool {
+        let is_waiting = |delivery: &Delivery| delivery.facts().stage.is_waiting();
+        let Some((place, _)) = self.pool(post.record.pool).filter(|_| post.delivery.as_ref().is_some_and(is_waiting))
+        else {
+            return false;
+        };
+        let shard = self.settings.shard(place, &post.record);
+        let until = self.given.get(shard).and_then(|(_, until)| *until);
+        post.phase == Phase::InFlight && until.is_some_and(|until| until > self.now.wall)
+    }
+
+    /// The shard gets this many things: what it said of being blocked does not hold any more.
+    fn give(&mut self, shard: usize, things: usize) {
+        if let Some((given, blocked)) = self.given.get_mut(shard) {
+            (*given, *blocked) = (*given + things as u64, None);
+        }
     }
 
     /// Moves a shutdown forward.
@@ -492,13 +693,29 @@ impl Engine {
         let hangs = self.stalled && self.now.mono >= closing.deadline;
         let flushed = self.commits.is_empty() || self.failed.is_some() || hangs;
         let waited = self.now.mono >= closing.deadline || self.failed.is_some();
-        let recalled = closing.recalling == 0 || self.failed.is_some();
         // Past the deadline what is in flight is left behind: its claim is durable, the next start knows it.
-        if flushed && recalled && (waited || !flying) {
+        if flushed && (waited || !flying) {
             closing.stopped = true;
             let promise = closing.promise.take();
             self.effects.push_back(Effect::Stop { promise, hangs });
         }
+    }
+}
+
+impl PoolSettings {
+    /// When this post is tried again.
+    fn retry(&self, record: &Record) -> RetryPolicy {
+        record.body.retry().unwrap_or(self.retry)
+    }
+
+    /// The last instant at which this post may be sent. A thread that has begun goes on.
+    fn deadline(&self, record: &Record) -> Option<Timestamp> {
+        if !record.notes.receipts().is_empty() {
+            return None;
+        }
+        let own = record.body.deadline(record.due);
+        let misfire = self.catch_up.deadline(record.due).filter(|_| record.attempts == 0);
+        own.into_iter().chain(misfire).min()
     }
 }
 
@@ -519,7 +736,7 @@ impl Settings {
 const RESIDENT_BYTES: usize = 320;
 
 fn weight(record: &Record) -> usize {
-    record.body.len() + RESIDENT_BYTES
+    record.body.len() + record.notes.len() + RESIDENT_BYTES
 }
 
 fn micros(duration: Duration) -> i64 {

@@ -1,5 +1,6 @@
 //! What the host says, checked and turned into a post that can be stored. Pure; runs on the host's thread.
 
+use bytes::Bytes;
 use chrono::{DateTime, Utc};
 
 use crate::error::{Error, Result};
@@ -14,8 +15,14 @@ pub fn plan(post: &Post, pools: &[impl AsRef<str>], max_payload: usize, now: Tim
     let Some(pool) = pools.iter().position(|pool| pool.as_ref() == post.pool) else {
         return Err(Error::UnknownPool { pool: post.pool.clone() });
     };
-    if post.payload.len() > max_payload {
-        return Err(Error::PayloadTooLarge { bytes: post.payload.len(), max: max_payload });
+    let parts = post.parts.len() + 1;
+    if parts > limits::PARTS {
+        return Err(Error::TooManyParts { parts, max: limits::PARTS });
+    }
+    if let Some(bytes) =
+        std::iter::once(&post.payload).chain(&post.parts).map(Bytes::len).find(|len| *len > max_payload)
+    {
+        return Err(Error::PayloadTooLarge { bytes, max: max_payload });
     }
     let names = [("profile", Some(post.profile.as_str()), 0), ("key", post.key.as_deref(), 1)];
     for (what, name, min) in names {

@@ -3,55 +3,192 @@
 use std::time::Duration;
 
 use crate::error::{Error, StoreError};
-use crate::id::Seq;
-use crate::post::{Change, Event, Outcome, Record, Step, Verdict};
+use crate::gate::Turned;
+use crate::id::{PostId, Seq, State};
+use crate::post::{Change, Delivery, Doubt, Ending, Event, Outcome, Receipt, Record, Shelf, Step, Terms, Verdict};
 use crate::reply::Promise;
-use crate::time::Now;
+use crate::time::{Now, Timestamp};
 
+use super::commands::Search;
 use super::commits::{Planned, Then, Why};
 use super::lifecycle::{Happening, Phase};
 use super::message::{Answer, Attempt, Report, SchedulePromise};
-use super::{Engine, TIDY_EVERY, Tidy};
+use super::{Engine, PoolSettings, TIDY_EVERY, Tidy};
 
 impl Engine {
     /// A worker has something to say.
-    pub fn handle_report(&mut self, now: Now, mut report: Report) {
+    pub fn handle_report(&mut self, now: Now, report: Report) {
         self.observe(now);
         if self.failed.is_some() {
+            for (_, _, promise) in report.checkpoints {
+                promise.fulfil(Err(Error::Closed));
+            }
             return;
         }
-        for attempt in report.ended.drain(..) {
+        if let Some((_, blocked)) = self.given.get_mut(report.shard).filter(|(given, _)| *given == report.taken) {
+            *blocked = report.blocked_until;
+        }
+        // Before the outcomes: what was counted is durable no later than they are.
+        self.keep_counts(report.place);
+        for (delivery, bytes, promise) in report.checkpoints {
+            self.checkpoint(&delivery, bytes, promise);
+        }
+        for (delivery, text) in report.progress {
+            let (id, attempt) = (delivery.id(), delivery.attempt());
+            self.emit(|| Event::Progress { id, attempt, text });
+        }
+        for attempt in report.ended {
             self.handle_attempt(now, attempt);
         }
-        self.handle_recalls(&mut report);
-        if let Some(closing) = self.closing.as_mut().filter(|_| report.recalled_all) {
-            closing.recalling = closing.recalling.saturating_sub(1);
+        for (delivery, result) in report.prepared {
+            self.handle_prepared(delivery, result);
+        }
+        for (delivery, until) in report.returned {
+            self.handle_returned(&delivery, until);
+        }
+        for attempt in report.late {
+            if let Some(attempt) = self.handle_late(attempt) {
+                let id = attempt.delivery.id();
+                self.search(id.into(), Search::Late(attempt));
+            }
+        }
+        for turned in report.turned {
+            let Some(pool) = self.settings.pools.get(report.place).map(|pool| pool.name.to_string()) else { continue };
+            self.emit(|| match turned {
+                Turned::Opened { probe_at } => Event::BreakerOpened { pool, probe_at: probe_at.to_datetime() },
+                Turned::Closed => Event::BreakerClosed { pool },
+            });
         }
     }
 
-    fn handle_attempt(&mut self, now: Now, Attempt { id, slot, started, ending }: Attempt) {
-        let Some(post) = self.posts.get(slot as usize) else { return };
-        if post.record.seq != id.seq() || post.phase != Phase::InFlight {
-            return;
+    /// The post that this delivery, which is in flight, belongs to.
+    fn flying(&mut self, delivery: &Delivery) -> Option<u32> {
+        let slot = delivery.facts().slot;
+        let post = self.posts.get(slot as usize).filter(|post| post.phase == Phase::InFlight)?;
+        post.delivery.as_ref().is_some_and(|flying| flying.is(delivery)).then_some(slot)
+    }
+
+    /// A shard gives back what it cannot start soon: its claim is taken back, and it waits.
+    fn handle_returned(&mut self, delivery: &Delivery, until: Timestamp) {
+        let Some(slot) = self.flying(delivery) else { return };
+        self.step(slot, Happening::Withdrawn);
+        if let Some(post) = self.posts.get_mut(slot as usize) {
+            post.delivery = None;
+            (post.ready_at, post.is_returned) = (post.ready_at.max(until.ceil_millis()), true);
         }
-        let mut record = post.record.clone();
-        record.attempts += 1;
-        let Some((_, pool)) = self.pool(record.pool) else { return };
-        match ending.step(now.wall, id.as_u128(), record.attempts, &pool.retry) {
-            Step::Settle(outcome) => {
-                let lateness = started.map(|started| started.since(record.due));
-                if let Some(post) = self.posts.get_mut(slot as usize) {
-                    post.record.attempts = record.attempts;
+        if self.closing.is_some() { self.release(slot) } else { self.unclaim(slot) }
+    }
+
+    /// What a delivery wants to be kept is kept with its post, and its claim with it.
+    fn checkpoint(&mut self, delivery: &Delivery, bytes: bytes::Bytes, promise: Promise<()>) {
+        let id = delivery.id();
+        let is_own = |slot: &u32| {
+            let of = |post: &super::Resident| post.delivery.as_ref().is_some_and(|awaited| awaited.is(delivery));
+            self.posts.get(*slot as usize).is_some_and(of)
+        };
+        let Some(slot) = Some(delivery.facts().slot).filter(is_own) else {
+            return promise.fulfil(Err(Error::TooLate { id, state: State::InDoubt }));
+        };
+        let Some(post) = self.posts.get_mut(slot as usize) else { return };
+        let (from, len) = (post.record.home(), bytes.len());
+        post.record.notes.edit(|noted| noted.checkpoint = Some(bytes));
+        let claim = (post.phase == Phase::InFlight).then_some(post.record.next_claim());
+        let change = Change::Move { from, to: Box::new(post.record.clone()), claim };
+        self.commits.add(change, Some(Then::Noted { promise: Some(promise), event: None }), len);
+    }
+
+    fn handle_attempt(&mut self, now: Now, Attempt { delivery, started, called, ending }: Attempt) {
+        let Some(slot) = self.flying(&delivery) else { return };
+        let Some(post) = self.posts.get_mut(slot as usize) else { return };
+        post.delivery = None;
+        let record = post.record.clone();
+        let Some((place, pool)) = self.pool(record.pool) else { return };
+        let terms = self.terms(now, pool, &record, &delivery);
+        let (lateness, attempt) = (started.map(|started| started.since(record.due)), terms.attempt);
+        if let Ending::Answered(Err(error)) | Ending::Unreconciled(error) = &ending
+            && let Some((scope, until)) = error.throttles(now.wall)
+        {
+            let (pool, profile) = (pool.name.to_string(), record.body.profile().to_owned());
+            self.emit(|| Event::Throttled { pool, profile, scope, until: until.to_datetime() });
+        }
+        let step = ending.step(&terms);
+        let counts = called && !matches!(step, Step::Retry { counts: false, .. } | Step::Held { .. });
+        let mut to = record;
+        to.attempts += u32::from(counts);
+        if called && !counts {
+            to.notes.edit(|noted| noted.calls += 1);
+        }
+        to.doubt = terms.doubt;
+        if let Some(post) = self.posts.get_mut(slot as usize) {
+            post.record = to.clone();
+        }
+        match step {
+            Step::Delivered(receipt) => self.delivered(slot, receipt, lateness),
+            Step::Missed { by } => self.leave(slot, Outcome::Missed { by }, None, None),
+            Step::Dead { reason } => self.shelve(slot, Shelf::Dead, reason, lateness),
+            Step::InDoubt { reason } => self.shelve(slot, Shelf::InDoubt, reason, None),
+            Step::Held { reason } => {
+                let profile = to.body.profile().to_owned();
+                self.hold(place, &profile, reason.clone(), None);
+                self.shelve(slot, Shelf::Held, reason, None);
+            }
+            Step::Retry { at, reason, doubt, .. } => {
+                to.doubt = doubt;
+                if to.body.in_order() {
+                    // It keeps its place: those behind it wait.
+                    to.notes.edit(|noted| noted.not_before = Some(at));
+                } else {
+                    to.at = at;
                 }
-                self.leave(slot, outcome, lateness, None);
-            }
-            Step::Retry { at, reason, maybe_sent } => {
-                record.at = at;
-                record.maybe_sent |= maybe_sent;
-                let attempt = record.attempts;
-                self.relocate(slot, record, Why::Retry { attempt, reason });
+                to.notes.edit(|noted| noted.reason = Some(reason.clone()));
+                self.relocate(slot, to, Why::Retry { attempt, reason }, None);
             }
         }
+    }
+
+    /// By what an attempt at this post is judged.
+    fn terms(&self, now: Now, pool: &PoolSettings, record: &Record, delivery: &Delivery) -> Terms {
+        Terms {
+            now: now.wall,
+            seed: self.id(record.seq).as_u128(),
+            attempt: record.attempts + 1,
+            retry: pool.retry(record),
+            guarantee: delivery.facts().guarantee,
+            due: record.due,
+            deadline: pool.deadline(record),
+            doubt: delivery.facts().doubt(),
+            before: record.notes.reason().unwrap_or("its outcome is not known").to_owned(),
+        }
+    }
+
+    /// Published: the post leaves, or its next part follows.
+    pub(super) fn delivered(&mut self, slot: u32, receipt: Receipt, lateness: Option<Duration>) {
+        let Some(post) = self.posts.get(slot as usize) else { return };
+        let part = post.record.notes.receipts().len();
+        if part + 1 >= post.record.body.parts() {
+            return self.leave(slot, Outcome::Delivered(receipt), lateness, None);
+        }
+        let is_flying = post.phase == Phase::InFlight;
+        let to = self.with_receipt(&post.record, receipt.clone());
+        // The next part is claimed at once, unless it has to wait.
+        let claim = (is_flying && self.closing.is_none() && !self.is_held_up(slot)).then_some(to.next_claim());
+        self.relocate(slot, to, Why::Part { part, receipt }, claim);
+    }
+
+    /// The record of a thread whose next part is published.
+    pub(super) fn with_receipt(&self, record: &Record, receipt: Receipt) -> Record {
+        let mut to = record.clone();
+        let calls = to.next_claim();
+        (to.attempts, to.doubt) = (0, Doubt::None);
+        to.notes.edit(|noted| {
+            noted.receipts.push(receipt);
+            noted.calls = calls;
+            (noted.checkpoint, noted.reason, noted.not_before) = (None, None, None);
+        });
+        if Shelf::of(to.at).is_some() || !to.body.in_order() {
+            to.at = self.now.wall.ceil_millis().max(to.due);
+        }
+        to
     }
 
     /// The post gets an outcome and leaves as soon as that is durable.
@@ -65,25 +202,33 @@ impl Engine {
         if !self.step(slot, Happening::Left) {
             return;
         }
-        if let Some(post) = self.posts.get(slot as usize) {
+        if let Some(post) = self.posts.get_mut(slot as usize) {
+            if let Some(delivery) = post.delivery.take() {
+                delivery.facts().stage.withdraw();
+            }
             let settle =
                 Change::Settle { home: post.record.home(), attempts: post.record.attempts, outcome: outcome.clone() };
             self.commits.add(settle, Some(Then::Left { slot, outcome, lateness, promise }), 0);
         }
     }
 
-    /// The post gets another home.
-    pub(super) fn relocate(&mut self, slot: u32, to: Record, why: Why) {
-        if !self.step(slot, Happening::Moved) {
+    /// The post gets another home, or another content; `claim` is the attempt that is claimed there.
+    pub(super) fn relocate(&mut self, slot: u32, to: Record, why: Why, claim: Option<u32>) {
+        if !self.step(slot, if claim.is_some() { Happening::MovedOn } else { Happening::Moved }) {
             return;
         }
-        if let Some(post) = self.posts.get_mut(slot as usize) {
-            let from = post.record.home();
-            post.record = to.clone();
-            post.moves += 1;
-            let bytes = to.body.len();
-            self.commits.add(Change::Move { from, to: Box::new(to) }, Some(Then::Moved { slot, why }), bytes);
+        let Some(post) = self.posts.get_mut(slot as usize) else { return };
+        if let Some(delivery) = post.delivery.take() {
+            delivery.facts().stage.withdraw();
         }
+        post.moves += 1;
+        let (from, bytes) = (post.record.home(), to.body.len() + to.notes.len());
+        self.commits.add(
+            Change::Move { from, to: Box::new(to.clone()), claim },
+            Some(Then::Moved { slot, why }),
+            bytes,
+        );
+        self.replace(slot, to);
     }
 
     /// The committer has answered.
@@ -96,6 +241,7 @@ impl Engine {
             Answer::Committed(Ok(verdicts)) => self.handle_committed(now, verdicts),
             Answer::Committed(Err(error)) | Answer::Tidied(Err(error)) => self.fail(error),
             Answer::Loaded { place, page } => self.handle_page(place, page),
+            Answer::Listed { token, page } => self.handle_listed(token, page),
             Answer::Found { token, found } => self.handle_found(token, found),
             Answer::Tidied(Ok(more)) => {
                 self.tidy = Tidy::At(if more { self.now.mono } else { self.now.mono + TIDY_EVERY });
@@ -121,6 +267,14 @@ impl Engine {
                     }
                 }
                 Then::Moved { slot, why } => self.moved(slot, why),
+                Then::Noted { promise, event } => {
+                    if let Some(promise) = promise {
+                        promise.fulfil(Ok(()));
+                    }
+                    if let Some(event) = event {
+                        self.emit(|| event);
+                    }
+                }
                 Then::Left { slot, outcome, lateness, promise } => self.left(slot, outcome, lateness, promise),
             }
         }
@@ -168,22 +322,44 @@ impl Engine {
         post.moves = post.moves.saturating_sub(1);
         let is_last = post.moves == 0;
         let record = post.record.clone();
-        let id = self.id(record.seq);
-        match why {
-            Why::Rescheduled(promise) => {
-                promise.fulfil(Ok(()));
-                self.emit(|| Event::Rescheduled { id, due: record.due.to_datetime() });
-            }
-            Why::Retry { attempt, reason } => {
-                self.emit(|| Event::Retrying { id, attempt, at: record.at.to_datetime(), reason });
-            }
-        }
+        self.tell_moved(&record, why);
         if !is_last || !self.step(slot, Happening::MoveStored) {
             return;
         }
+        let is_claimed = self.posts.get(slot as usize).is_some_and(|post| post.phase == Phase::Claimed);
         match self.pool(record.pool).map(|(place, _)| place) {
-            Some(place) if self.keeps(place, &record) => self.proceed(slot),
+            Some(place) if record.home().shelf().is_none() && self.keeps(place, &record) => self.proceed(slot),
+            _ if is_claimed => self.release(slot),
             _ => self.forget(slot),
+        }
+    }
+
+    /// Tells everyone who waits for it that a post has moved.
+    fn tell_moved(&mut self, record: &Record, why: Why) {
+        let id: PostId = self.id(record.seq);
+        match why {
+            Why::Changed { promise, event } => {
+                if let Some(promise) = promise {
+                    promise.fulfil(Ok(()));
+                }
+                self.emit(|| event);
+            }
+            Why::Retry { attempt, reason } => {
+                self.emit(|| Event::Retrying { id, attempt, at: record.ready_at().to_datetime(), reason });
+            }
+            Why::Part { part, receipt } => {
+                self.emit(|| Event::PartDelivered { id, part, receipt: receipt.as_str().to_owned() });
+            }
+            Why::Prepared => self.emit(|| Event::Prepared { id }),
+            Why::Shelved { shelf: Shelf::InDoubt, reason, .. } => self.emit(|| Event::InDoubt { id, reason }),
+            Why::Shelved { shelf: Shelf::Dead, reason, lateness } => {
+                let (outcome, attempts) = (Outcome::Failed { reason }, record.attempts);
+                for waiter in self.waiters.remove(&record.seq).into_iter().flatten() {
+                    waiter.fulfil(Ok(outcome.clone()));
+                }
+                self.emit(|| Event::Settled { id, outcome, attempts, lateness });
+            }
+            Why::Shelved { shelf: Shelf::Held, .. } | Why::Quiet => {}
         }
     }
 
@@ -191,6 +367,7 @@ impl Engine {
         let Some(post) = self.posts.get(slot as usize) else { return };
         let (seq, attempts) = (post.record.seq, post.record.attempts);
         let id = self.id(seq);
+        self.discard(slot, &outcome);
         self.forget(slot);
         if let Some(promise) = promise {
             promise.fulfil(Ok(()));

@@ -1,71 +1,97 @@
 use super::*;
-use crate::post::{Body, BroadcastError, Ending, Post, PostRef, Receipt, Verdict};
+use crate::gate::Rules;
+use crate::post::{Body, BroadcastError, Ending, Post, PostRef, Receipt, Shelf, Verdict};
 use crate::reply::Reply;
-use crate::store::MemoryStore;
 use crate::store::backend::Backend;
+use crate::store::{CallLog, MemoryStore};
 
 const START: i64 = 1_900_000_000_000;
 const STALL: Duration = Duration::from_secs(10);
 
 /// An engine on one thread, whose store works only when it is told to.
-struct Rig {
-    engine: Engine,
-    store: MemoryStore,
-    now: Now,
+pub(super) struct Rig {
+    pub engine: Engine,
+    pub store: MemoryStore,
+    pub log: Option<Arc<dyn CallLog>>,
+    pub now: Now,
     /// Effects that wait for the store.
-    asked: VecDeque<Effect>,
-    delivered: Vec<Delivery>,
-    events: Vec<Event>,
-    stopped: bool,
+    pub asked: VecDeque<Effect>,
+    pub delivered: Vec<Delivery>,
+    pub events: Vec<Event>,
+    pub stopped: bool,
 }
 
 impl Rig {
-    fn new() -> Self {
-        let mut store = MemoryStore::default();
+    pub fn new() -> Self {
+        Self::with(|_| {})
+    }
+
+    /// A rig whose pool is set up so.
+    pub fn with(change: impl FnOnce(&mut PoolSettings)) -> Self {
+        let now = Now { wall: Timestamp::from_millis(START), mono: Duration::ZERO, machine: Duration::ZERO };
+        Self::on(MemoryStore::default(), now, change)
+    }
+
+    /// A rig on a store that an earlier one has left.
+    pub fn on(mut store: MemoryStore, now: Now, change: impl FnOnce(&mut PoolSettings)) -> Self {
         let id = store.pools(&["p".to_owned()]).unwrap()[0];
-        let retry = RetryPolicy::exponential(Duration::from_secs(10));
+        let mut pool = PoolSettings {
+            id,
+            name: "p".into(),
+            first_shard: 0,
+            shards: 1,
+            retry: RetryPolicy::exponential(Duration::from_secs(10)),
+            guarantee: Guarantee::AtLeastOnce,
+            catch_up: CatchUp::at_once(),
+            gate: Gate::new("p", Rules::default()),
+            is_limited: false,
+            prepare: None,
+        };
+        change(&mut pool);
         let settings = Settings {
             store: store.identity(),
             next_seq: store.next_seq(),
             last_commit_at: store.last_commit_at(),
-            pools: vec![PoolSettings { id, name: "p".into(), first_shard: 0, shards: 1, retry }],
+            remembered: store.remembered().unwrap(),
+            pools: vec![pool],
             horizon: Duration::from_secs(60),
             claim_ahead: Duration::from_secs(2),
             memory: 1 << 20,
             stall_after: STALL,
             retention: Duration::from_secs(86_400),
+            dead_letter_retention: Duration::from_secs(30 * 86_400),
         };
-        let now = Now { wall: Timestamp::from_millis(START), mono: Duration::ZERO, machine: Duration::ZERO };
+        let log = store.call_log();
         let mut engine = Engine::new(settings, now);
         engine.watch(true);
         let (asked, delivered, events) = (VecDeque::new(), Vec::new(), Vec::new());
-        let mut rig = Self { engine, store, now, asked, delivered, events, stopped: false };
+        let mut rig = Self { engine, store, log, now, asked, delivered, events, stopped: false };
         rig.turn();
         rig.work();
         rig
     }
 
-    fn turn(&mut self) {
+    /// The process dies at once, and another one starts so much later.
+    pub fn restart(self, after_millis: u64, change: impl FnOnce(&mut PoolSettings)) -> Self {
+        let mut now = self.now;
+        now.wall = now.wall.after(Duration::from_millis(after_millis));
+        Self::on(self.store.clone(), now, change)
+    }
+
+    pub fn turn(&mut self) {
         self.engine.handle_timeout(self.now);
         while let Some(effect) = self.engine.poll_effect() {
             match effect {
                 Effect::Deliver { deliveries, .. } => self.delivered.extend(deliveries),
                 Effect::Emit(event) => self.events.push(event),
-                Effect::RecallAll { .. } => {
-                    let report = Report { recalled_all: true, ..Report::default() };
-                    self.engine.handle_report(self.now, report);
-                }
-                Effect::Recall { id, .. } => {
-                    let report = Report { kept: vec![id], ..Report::default() };
-                    self.engine.handle_report(self.now, report);
-                }
+                Effect::Look { .. } | Effect::Stopping => {}
                 Effect::Stop { .. } => self.stopped = true,
                 asked => self.asked.push_back(asked),
             }
         }
     }
 
-    fn pass(&mut self, millis: u64) {
+    pub fn pass(&mut self, millis: u64) {
         self.now.mono += Duration::from_millis(millis);
         self.now.machine = self.now.mono;
         self.now.wall = self.now.wall.after(Duration::from_millis(millis));
@@ -73,12 +99,15 @@ impl Rig {
     }
 
     /// The store answers one request; false if there is none.
-    fn answer_one(&mut self) -> bool {
+    pub fn answer_one(&mut self) -> bool {
         let Some(effect) = self.asked.pop_front() else { return false };
         let answer = match effect {
             Effect::Commit { now, changes } => Answer::Committed(self.store.commit(now, changes)),
             Effect::Load { place, pool, after, until, max_bytes } => {
                 Answer::Loaded { place, page: self.store.load(pool, after, until, max_bytes) }
+            }
+            Effect::List { token, pool, after, until, max_bytes } => {
+                Answer::Listed { token, page: self.store.load(pool, after, until, max_bytes) }
             }
             Effect::Find { token, sought: Sought::Seq(seq) } => Answer::Found { token, found: self.store.find(seq) },
             Effect::Find { token, sought: Sought::Key(key) } => {
@@ -92,12 +121,12 @@ impl Rig {
         true
     }
 
-    fn work(&mut self) {
+    pub fn work(&mut self) {
         while self.answer_one() {}
     }
 
     /// The changes of the commits that wait for the store.
-    fn commits(&self) -> Vec<&[Change]> {
+    pub fn commits(&self) -> Vec<&[Change]> {
         fn changes(effect: &Effect) -> Option<&[Change]> {
             match effect {
                 Effect::Commit { changes, .. } => Some(changes),
@@ -107,10 +136,14 @@ impl Rig {
         self.asked.iter().filter_map(changes).collect()
     }
 
-    fn schedule(&mut self, ahead_millis: i64) -> Reply<PostId> {
+    pub fn schedule(&mut self, ahead_millis: i64) -> Reply<PostId> {
+        self.schedule_post(ahead_millis, &Post::new("p", "x"))
+    }
+
+    pub fn schedule_post(&mut self, ahead_millis: i64, post: &Post) -> Reply<PostId> {
         let (promise, reply) = Promise::new();
         let due = Timestamp::from_millis(self.now.wall.millis() + ahead_millis);
-        let posts = vec![NewPost { pool: 0, due, body: Body::encode(&Post::new("p", "x")), late: None }];
+        let posts = vec![NewPost { pool: 0, due, body: Body::encode(post), late: None }];
         let weight = Weight::add(&Arc::default(), 0, 0).unwrap();
         let command = Command::Schedule { posts, promise: SchedulePromise::One(promise), _weight: weight };
         self.engine.handle_command(self.now, command);
@@ -118,21 +151,75 @@ impl Rig {
         reply
     }
 
-    fn cancel(&mut self, id: PostId) -> Reply<()> {
+    /// Schedules and stores a post; its id.
+    pub fn stored(&mut self, ahead_millis: i64, post: &Post) -> PostId {
+        let reply = self.schedule_post(ahead_millis, post);
+        self.work();
+        given(reply).unwrap().unwrap()
+    }
+
+    pub fn ask<T>(&mut self, command: impl FnOnce(Promise<T>) -> Command) -> Reply<T> {
         let (promise, reply) = Promise::new();
-        self.engine.handle_command(self.now, Command::Cancel { post: PostRef::Id(id), promise });
+        self.engine.handle_command(self.now, command(promise));
         self.turn();
         reply
     }
 
-    fn end(&mut self, delivery: &Delivery, ending: Ending) {
-        let attempt = Attempt { id: delivery.id(), slot: delivery.facts().slot, started: Some(self.now.wall), ending };
-        self.engine.handle_report(self.now, Report { ended: vec![attempt], ..Report::default() });
+    pub fn wish(&mut self, id: PostId, wish: Wish) -> Reply<()> {
+        self.ask(|promise| Command::Change { post: PostRef::from(id), wish, promise })
+    }
+
+    /// The same, and the store has done its part.
+    pub fn wished(&mut self, id: PostId, wish: Wish) -> crate::Result<()> {
+        let reply = self.wish(id, wish);
+        self.work();
+        given(reply).unwrap()
+    }
+
+    pub fn status(&mut self, id: PostId) -> Option<crate::Status> {
+        let reply = self.ask(|promise| Command::Get { post: id.into(), promise });
+        self.work();
+        given(reply).unwrap().unwrap()
+    }
+
+    pub fn shelf(&mut self, shelf: Shelf) -> Vec<PostId> {
+        let reply = self.ask(|promise| Command::List { place: 0, shelf, after: None, promise });
+        self.work();
+        given(reply).unwrap().unwrap().iter().map(crate::Status::id).collect()
+    }
+
+    pub fn cancel(&mut self, id: PostId) -> Reply<()> {
+        self.wish(id, Wish::Cancel)
+    }
+
+    /// The broadcaster is called for what was handed over last.
+    pub fn call(&mut self) -> Delivery {
+        let delivery = self.delivered.pop().expect("nothing was handed over");
+        if let Some(log) = &self.log {
+            log.calling(&[(delivery.id().seq(), delivery.facts().claim)]);
+        }
+        assert!(delivery.facts().at <= self.now.wall, "too early");
+        assert!(delivery.facts().stage.call(), "it was taken back");
+        delivery
+    }
+
+    pub fn report(&mut self, report: Report) {
+        self.engine.handle_report(self.now, report);
         self.turn();
+    }
+
+    pub fn end(&mut self, delivery: &Delivery, ending: Ending) {
+        let attempt = Attempt { delivery: delivery.clone(), started: Some(self.now.wall), called: true, ending };
+        self.report(Report { ended: vec![attempt], ..Report::default() });
+    }
+
+    pub fn answer(&mut self, delivery: &Delivery, answer: crate::Result<&str, BroadcastError>) {
+        self.end(delivery, Ending::Answered(answer.map(Receipt::new)));
+        self.work();
     }
 }
 
-fn given<T>(reply: Reply<T>) -> Option<crate::Result<T>> {
+pub(super) fn given<T>(reply: Reply<T>) -> Option<crate::Result<T>> {
     use std::future::Future;
     use std::task::{Context, Poll, Waker};
     match std::pin::pin!(reply).poll(&mut Context::from_waker(Waker::noop())) {
@@ -243,7 +330,7 @@ fn a_cancel_never_says_ok_for_a_post_that_is_delivered() {
     let reply = rig.schedule(0);
     rig.work();
     let id = given(reply).unwrap().unwrap();
-    let delivery = rig.delivered.pop().unwrap();
+    let delivery = rig.call();
     let late = rig.cancel(id);
     assert!(matches!(given(late), Some(Err(Error::TooLate { .. }))));
     rig.end(&delivery, Ending::Answered(Err(BroadcastError::transient("503"))));
@@ -262,7 +349,7 @@ fn an_ending_that_comes_twice_or_late_changes_nothing() {
     let mut rig = Rig::new();
     drop(rig.schedule(0));
     rig.work();
-    let delivery = rig.delivered.pop().unwrap();
+    let delivery = rig.call();
     rig.end(&delivery, Ending::TimedOut { after: STALL });
     rig.end(&delivery, Ending::Answered(Ok(Receipt::default())));
     rig.work();
@@ -293,11 +380,11 @@ fn a_refused_unit_leaves_nothing_behind() {
 #[test]
 fn a_claim_left_to_the_store_by_a_full_memory_is_taken_back() {
     let mut rig = Rig::new();
-    rig.engine.windows[0].bytes = 1 << 19;
+    rig.engine.sites[0].window.bytes = 1 << 19;
     drop(rig.schedule(0));
-    rig.engine.windows[0].bytes = 1 << 20;
+    rig.engine.sites[0].window.bytes = 1 << 20;
     rig.work();
-    rig.engine.windows[0].bytes = 0;
+    rig.engine.sites[0].window.bytes = 0;
     rig.pass(1);
     rig.work();
     assert_eq!(rig.delivered.len(), 1);

@@ -10,11 +10,12 @@ use std::time::Duration;
 use crate::error::StoreError;
 use crate::id::Seq;
 use crate::limits;
-use crate::post::{Cursor, Page, Record, Stored};
+use crate::post::{Claimed, Cursor, Page, Record, Stored};
 use crate::time::Timestamp;
 
 use super::lifecycle::Phase;
 use super::message::Effect;
+use super::site::Site;
 use super::{Engine, Resident};
 
 /// One pool's window.
@@ -39,6 +40,11 @@ impl Window {
         self.loading.is_none() && self.cursor >= Cursor::through(now)
     }
 
+    /// Up to where everything is in memory.
+    pub fn cursor(&self) -> Cursor {
+        self.cursor
+    }
+
     /// Leaves what lies behind this to the store.
     fn draw_back(&mut self, to: Cursor) {
         self.cursor = self.cursor.min(to);
@@ -59,7 +65,8 @@ impl Engine {
         }
         let (horizon, memory) = (self.settings.horizon, self.settings.memory);
         let (until, wanted) = (self.now.wall.after(horizon), self.now.wall.after(horizon * 3 / 4));
-        for (place, (window, pool)) in self.windows.iter_mut().zip(&self.settings.pools).enumerate() {
+        let windows = self.sites.iter_mut().map(|site| &mut site.window);
+        for (place, (window, pool)) in windows.zip(&self.settings.pools).enumerate() {
             if window.is_behind(wanted, memory) {
                 window.loading = Some(Cursor::through(Timestamp::MAX));
                 let max_bytes = limits::PAGE_BYTES.min(memory / 8);
@@ -71,7 +78,8 @@ impl Engine {
     /// When the next window falls behind. One whose memory is full is loaded further when something leaves.
     pub(super) fn next_load(&self) -> Option<Timestamp> {
         let lead = self.settings.horizon * 3 / 4;
-        let idle = self.windows.iter().filter(|window| window.is_behind(Timestamp::MAX, self.settings.memory));
+        let windows = self.sites.iter().map(|site| &site.window);
+        let idle = windows.filter(|window| window.is_behind(Timestamp::MAX, self.settings.memory));
         // A millisecond more, so that the window has really fallen behind by then.
         let next = idle.map(|window| window.cursor.at.before(lead).after(Duration::from_millis(1))).min();
         next.filter(|_| self.closing.is_none())
@@ -82,7 +90,7 @@ impl Engine {
             Ok(page) => page,
             Err(error) => return self.fail(error),
         };
-        if let Some(window) = self.windows.get_mut(place) {
+        if let Some(Site { window, .. }) = self.sites.get_mut(place) {
             let bound = window.loading.take().unwrap_or(through);
             window.cursor = through.min(bound);
         }
@@ -94,30 +102,32 @@ impl Engine {
                 self.take_up(place, stored);
             }
         }
+        self.go_on(place);
     }
 
     /// Takes a loaded post into memory, and finds out what an earlier process did with it.
     pub(super) fn take_up(&mut self, place: usize, stored: Stored) -> u32 {
-        let Stored { mut record, claimed } = stored;
-        let phase = match claimed {
-            None => Phase::Armed,
+        let Stored { record, claimed } = stored;
+        let (phase, doubt) = match claimed {
+            None => (Phase::Armed, None),
             // Its due had not come when the earlier process had ended: it was not handed over, and the claim still
             // stands. Not so if the clock showed less at our start than that process had seen.
-            Some(attempt)
-                if attempt == record.attempts + 1
-                    && record.at > self.born
+            Some(Claimed { attempt, .. })
+                if attempt == record.next_claim()
+                    && record.ready_at() > self.born
                     && self.born >= self.settings.last_commit_at =>
             {
-                Phase::Claimed
+                (Phase::Claimed, None)
             }
-            Some(attempt) => {
-                record.attempts = record.attempts.max(attempt);
-                record.maybe_sent = true;
-                Phase::Armed
-            }
+            // It is known that the broadcaster had not been called.
+            Some(Claimed { called: false, .. }) => (Phase::Armed, None),
+            Some(Claimed { attempt, .. }) => (Phase::Armed, Some(attempt)),
         };
         let slot = self.admit(place, record, phase);
-        self.proceed(slot);
+        match doubt {
+            Some(attempt) => self.doubt(place, slot, attempt),
+            None => self.proceed(slot),
+        }
         slot
     }
 
@@ -128,11 +138,11 @@ impl Engine {
             return false;
         }
         let (memory, at) = (self.settings.memory, Cursor::of(record.home()));
-        let Some(window) = self.windows.get(place) else { return false };
+        let Some(Site { window, .. }) = self.sites.get(place) else { return false };
         if at <= window.cursor && window.bytes >= memory / 4 * 3 {
             while self.shorten_window(place) {}
         }
-        let Some(window) = self.windows.get_mut(place) else { return false };
+        let Some(Site { window, .. }) = self.sites.get_mut(place) else { return false };
         if at <= window.cursor && window.bytes >= memory {
             window.draw_back(Cursor::just_before(record.home()));
         }
@@ -142,7 +152,8 @@ impl Engine {
     /// Gives up the farther half of a window, as far as nothing has been claimed in it; false if it is used too
     /// little for that, or too short.
     fn shorten_window(&mut self, place: usize) -> bool {
-        let (Some(window), Some(pool)) = (self.windows.get_mut(place), self.settings.pools.get(place)) else {
+        let (Some(Site { window, .. }), Some(pool)) = (self.sites.get_mut(place), self.settings.pools.get(place))
+        else {
             return false;
         };
         let ahead = window.cursor.at.since(self.now.wall) / 2;

@@ -1,15 +1,21 @@
 //! Who broadcasts, how wide and how stubbornly. Pools share nothing: one stuck network cannot delay another.
 
 mod broadcaster;
+mod prepare;
 
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-pub use broadcaster::{BroadcastFuture, Broadcaster, DynBroadcaster};
+pub use broadcaster::{Broadcaster, Call, DynBroadcaster};
+pub use prepare::PrepareAhead;
 
+use crate::catch_up::CatchUp;
 use crate::error::{Error, Result};
+use crate::gate::{Account, Breaker};
 use crate::limits;
+use crate::post::Guarantee;
+use crate::quota::RateLimit;
 use crate::retry::RetryPolicy;
 
 /// The dedicated workers of one network or kind of post: threads, limits and ready queues of its own.
@@ -35,6 +41,13 @@ pub struct Pool {
     pub(crate) threads: usize,
     pub(crate) timeout: Duration,
     pub(crate) retry: RetryPolicy,
+    pub(crate) guarantee: Guarantee,
+    pub(crate) catch_up: CatchUp,
+    pub(crate) limits: Vec<RateLimit>,
+    pub(crate) profile_limits: Vec<RateLimit>,
+    pub(crate) accounts: Vec<Account>,
+    pub(crate) breaker: Option<Breaker>,
+    pub(crate) prepare: Option<PrepareAhead>,
 }
 
 impl Pool {
@@ -51,6 +64,13 @@ impl Pool {
             threads: 2,
             timeout: Duration::from_secs(60),
             retry: RetryPolicy::default(),
+            guarantee: Guarantee::AtLeastOnce,
+            catch_up: CatchUp::at_once(),
+            limits: Vec::new(),
+            profile_limits: Vec::new(),
+            accounts: Vec::new(),
+            breaker: None,
+            prepare: None,
         }
     }
 
@@ -77,8 +97,9 @@ impl Pool {
         self
     }
 
-    /// How long a delivery may take, 1 ms to a day. After it the delivery is given up: its future is dropped,
-    /// its place is free, and the post is tried again by the retry policy, as a possible repeat. Default: 60 s.
+    /// How long a delivery may take, 1 ms to a day. After it the delivery is given up and its place is free; whether the
+    /// post was published is in doubt. Its future goes on, up to as many as the concurrency: an answer that comes late still
+    /// settles the doubt. [`Delivery::heartbeat`](crate::Delivery::heartbeat) begins the time anew. Default: 60 s.
     pub fn timeout(mut self, timeout: Duration) -> Self {
         self.timeout = timeout;
         self
@@ -87,6 +108,61 @@ impl Pool {
     /// When failed posts are tried again. Default: [`RetryPolicy::default`].
     pub fn retry(mut self, policy: RetryPolicy) -> Self {
         self.retry = policy;
+        self
+    }
+
+    /// What is done with posts of which nobody knows whether they were published. Default:
+    /// [`Guarantee::AtLeastOnce`]: they are sent again, marked as possible repeats.
+    pub fn guarantee(mut self, guarantee: Guarantee) -> Self {
+        self.guarantee = guarantee;
+        self
+    }
+
+    /// What is done with posts whose due passed while they could not be sent. Default: [`CatchUp::at_once`].
+    pub fn catch_up(mut self, policy: CatchUp) -> Self {
+        self.catch_up = policy;
+        self
+    }
+
+    /// Limits how often the pool broadcasts; call it once for each window. Posts wait, and no attempt is counted. What was
+    /// counted survives a restart.
+    ///
+    /// ```
+    /// # use punctual::{Pool, RateLimit, Receipt};
+    /// # use std::time::Duration;
+    /// # let broadcaster = |_| async { Ok(Receipt::default()) };
+    /// let pool = Pool::new("threads", broadcaster)
+    ///     .limit(RateLimit::rolling(10_000, Duration::from_secs(86_400)))
+    ///     .limit_profiles(RateLimit::rolling(50, Duration::from_secs(3_600)))
+    ///     .limit_profiles(RateLimit::rolling(250, Duration::from_secs(86_400)));
+    /// ```
+    pub fn limit(mut self, limit: RateLimit) -> Self {
+        self.limits.push(limit);
+        self
+    }
+
+    /// Limits how often the pool broadcasts for each profile; call it once for each window. Posts without a profile are
+    /// not limited by it.
+    pub fn limit_profiles(mut self, limit: RateLimit) -> Self {
+        self.profile_limits.push(limit);
+        self
+    }
+
+    /// The pool publishes through this account, beside other pools that say so: they share its limits.
+    pub fn account(mut self, account: &Account) -> Self {
+        self.accounts.push(account.clone());
+        self
+    }
+
+    /// Stops the pool for a while when its network is down. Default: never.
+    pub fn breaker(mut self, breaker: Breaker) -> Self {
+        self.breaker = Some(breaker);
+        self
+    }
+
+    /// Prepares posts ahead of their due. Default: not at all.
+    pub fn prepare_ahead(mut self, prepare: PrepareAhead) -> Self {
+        self.prepare = Some(prepare);
         self
     }
 
@@ -103,9 +179,21 @@ impl Pool {
             ("threads", self.threads as u128, 1, limits::THREADS as u128),
             ("timeout (ms)", millis(self.timeout), 1, millis(Duration::from_secs(86_400))),
         ];
-        for (setting, value, min, max) in settings {
+        let of = format!("pool {:?}", self.name);
+        let catch_up = self.catch_up.durations().map(|(setting, d)| (setting, millis(d), 0, millis(limits::CATCH_UP)));
+        let prepare = self.prepare.iter().flat_map(PrepareAhead::ranges);
+        for (setting, value, min, max) in settings.into_iter().chain(catch_up).chain(prepare) {
             if value < min || value > max {
-                return Err(Error::InvalidSetting { of: format!("pool {:?}", self.name), setting, value, min, max });
+                return Err(Error::InvalidSetting { of, setting, value, min, max });
+            }
+        }
+        let accounts = self.accounts.iter().flat_map(Account::limits);
+        for limit in self.limits.iter().chain(&self.profile_limits).cloned().chain(accounts) {
+            limit.check(&of)?;
+        }
+        for name in self.accounts.iter().map(|account| account.name().len()) {
+            if name == 0 || name > limits::NAME_BYTES {
+                return Err(Error::InvalidName { what: "name of an account", bytes: name, max: limits::NAME_BYTES });
             }
         }
         Ok(())

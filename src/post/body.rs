@@ -1,42 +1,78 @@
-//! The part of a post that never changes, encoded once when the host hands it in and copied nowhere after.
+//! What the host said of a post, encoded once when it is handed in and copied nowhere after. Only an edit makes
+//! another one.
 //!
 //! ```text
-//! flags u8 (1: in order, 2: has a key) | priority u8 | fingerprint u64 LE
-//! | key length u8, key | profile length u8, profile | payload
+//! flags u8 (1: in order, 2: has a key, 4: has terms) | priority u8 | fingerprint u64 LE
+//! | key length u8, key | profile length u8, profile | if it has terms: their length u16 LE, terms | payload
+//! terms    (tag u8, value)*; what most posts do without
+//!          1 expires after, i64 µs | 2 not later than, i64 µs | 3 guarantee, u8 | 4 lead of preparing, i64 µs
+//!          5 retry: base, longest, age i64 µs, attempts u32 | 6 parts: count u16, length of each u32
 //! ```
 
 use std::fmt;
+use std::time::Duration;
 
 use bytes::{BufMut, Bytes, BytesMut};
 use xxhash_rust::xxh3::{Xxh3, xxh3_64};
 
-use super::{Post, Priority};
+use crate::retry::RetryPolicy;
+use crate::time::Timestamp;
+
+use super::{Guarantee, Post, Priority};
 
 const IN_ORDER: u8 = 1;
 const HAS_KEY: u8 = 2;
+const HAS_TERMS: u8 = 4;
 const KEY_AT: usize = 10;
+
+const EXPIRES_AFTER: u8 = 1;
+const NOT_LATER_THAN: u8 = 2;
+const GUARANTEE: u8 = 3;
+const LEAD: u8 = 4;
+const RETRY: u8 = 5;
+const PARTS: u8 = 6;
 
 /// An encoded body. Every `Body` is well formed: it was encoded here or checked by [`Body::decode`].
 #[derive(Clone, PartialEq, Eq)]
 pub struct Body(Bytes);
 
 impl Body {
-    /// Encodes the post. Its key and profile have at most 255 bytes each (checked by the caller); longer ones
-    /// would be cut.
+    /// Encodes the post. Its key and profile have at most 255 bytes each, and it has at most 1,024 parts (checked by
+    /// the caller); what is longer would be cut.
     pub fn encode(post: &Post) -> Self {
         let key = post.key.as_deref().unwrap_or("").as_bytes();
         let profile = post.profile.as_bytes();
         let (key, profile) = (&key[..key.len().min(255)], &profile[..profile.len().min(255)]);
+        let lengths: Vec<usize> = std::iter::once(&post.payload).chain(&post.parts).map(Bytes::len).collect();
+        let payload = std::iter::once(&post.payload).chain(&post.parts);
         let flags = u8::from(post.in_order) * IN_ORDER + u8::from(post.key.is_some()) * HAS_KEY;
-        let mut bytes = BytesMut::with_capacity(KEY_AT + 2 + key.len() + profile.len() + post.payload.len());
-        bytes.put_u8(flags);
-        bytes.put_u8(post.priority.get());
-        bytes.put_u64_le(fingerprint(post));
+        let terms = terms(post, &lengths);
+        Self::assemble(flags, post.priority, fingerprint(post), key, profile, &terms, payload.map(|part| &part[..]))
+    }
+
+    fn assemble<'a>(
+        flags: u8,
+        priority: Priority,
+        fingerprint: u64,
+        key: &[u8],
+        profile: &[u8],
+        terms: &[u8],
+        payload: impl Iterator<Item = &'a [u8]> + Clone,
+    ) -> Self {
+        let payload_len: usize = payload.clone().map(<[u8]>::len).sum();
+        let mut bytes = BytesMut::with_capacity(KEY_AT + 4 + key.len() + profile.len() + terms.len() + payload_len);
+        bytes.put_u8(flags & !HAS_TERMS | if terms.is_empty() { 0 } else { HAS_TERMS });
+        bytes.put_u8(priority.get());
+        bytes.put_u64_le(fingerprint);
         bytes.put_u8(key.len() as u8);
         bytes.put_slice(key);
         bytes.put_u8(profile.len() as u8);
         bytes.put_slice(profile);
-        bytes.put_slice(&post.payload);
+        if !terms.is_empty() {
+            bytes.put_u16_le(terms.len() as u16);
+            bytes.put_slice(terms);
+        }
+        payload.for_each(|part| bytes.put_slice(part));
         Self(bytes.freeze())
     }
 
@@ -49,7 +85,31 @@ impl Body {
         let profile = bytes.get(profile_at + 1..profile_at + 1 + profile_len)?;
         std::str::from_utf8(key).ok()?;
         std::str::from_utf8(profile).ok()?;
+        let mut payload_at = profile_at + 1 + profile_len;
+        if bytes[0] & HAS_TERMS != 0 {
+            let len = usize::from(u16::from_le_bytes(*bytes.get(payload_at..)?.first_chunk()?));
+            let terms = bytes.get(payload_at + 2..payload_at + 2 + len)?;
+            payload_at += 2 + len;
+            let mut rest = Terms(terms);
+            let parts = rest.by_ref().filter(|(tag, _)| *tag == PARTS).last().map_or(0, |(_, lengths)| sum(lengths));
+            if !rest.0.is_empty() || parts > bytes.len() - payload_at {
+                return None;
+            }
+        }
         Some(Self(bytes))
+    }
+
+    /// The same post with another payload for one of its parts. The fingerprint stays: it tells what was first said.
+    pub fn with_part(&self, part: usize, payload: &[u8]) -> Self {
+        let parts: Vec<&[u8]> = (0..self.parts()).map(|at| if at == part { payload } else { self.part(at) }).collect();
+        let mut terms = Vec::with_capacity(self.terms().len());
+        for (tag, value) in Terms(self.terms()).filter(|(tag, _)| *tag != PARTS) {
+            terms.push(tag);
+            terms.extend_from_slice(value);
+        }
+        put_parts(&mut terms, &parts.iter().map(|part| part.len()).collect::<Vec<_>>());
+        let (key, profile) = (self.key().unwrap_or("").as_bytes(), self.profile().as_bytes());
+        Self::assemble(self.0[0], self.priority(), self.fingerprint(), key, profile, &terms, parts.into_iter())
     }
 
     /// The encoding.
@@ -89,9 +149,47 @@ impl Body {
         text(&self.0[at..at + self.profile_len()])
     }
 
-    /// The payload, sharing this body's buffer.
+    /// All that is to be published, one part after the other.
     pub fn payload(&self) -> &[u8] {
-        &self.0[KEY_AT + 2 + self.key_len() + self.profile_len()..]
+        &self.0[self.payload_at()..]
+    }
+
+    /// How many parts are published one after the other; one, if the post is no thread.
+    pub fn parts(&self) -> usize {
+        self.term(PARTS).map_or(1, |lengths| lengths.len() / 4)
+    }
+
+    /// One of the parts; empty if there is none of this number.
+    pub fn part(&self, part: usize) -> &[u8] {
+        let Some(lengths) = self.term(PARTS) else { return if part == 0 { self.payload() } else { &[] } };
+        let before = sum(lengths.get(..part * 4).unwrap_or(lengths));
+        let len = lengths.get(part * 4..).map_or(0, |rest| sum(&rest[..rest.len().min(4)]));
+        self.payload().get(before..before + len).unwrap_or_default()
+    }
+
+    /// The last instant at which a post with this due may be sent.
+    pub fn deadline(&self, due: Timestamp) -> Option<Timestamp> {
+        let after = self.term_micros(EXPIRES_AFTER).map(|micros| due.after(duration(micros)));
+        after.or(self.term_micros(NOT_LATER_THAN).map(Timestamp::from_micros))
+    }
+
+    /// What is to be done when it is not known whether it was published, if the post does not leave it to its pool.
+    pub fn guarantee(&self) -> Option<Guarantee> {
+        self.term(GUARANTEE).map(|value| if value == [0] { Guarantee::AtMostOnce } else { Guarantee::AtLeastOnce })
+    }
+
+    /// How long before its due the post is prepared, if it does not leave it to its pool.
+    pub fn lead(&self) -> Option<Duration> {
+        self.term_micros(LEAD).map(duration)
+    }
+
+    /// When it is tried again, if it does not leave it to its pool.
+    pub fn retry(&self) -> Option<RetryPolicy> {
+        let value = self.term(RETRY)?;
+        let micros = |at: usize| value.get(at..)?.first_chunk().map(|bytes| duration(i64::from_le_bytes(*bytes)));
+        let attempts = u32::from_le_bytes(*value.get(24..)?.first_chunk()?);
+        let policy = RetryPolicy::exponential(micros(0)?).max_delay(micros(8)?).max_age(micros(16)?);
+        Some(policy.max_attempts(attempts))
     }
 
     /// The hash by which a host's key is found in the store.
@@ -106,6 +204,104 @@ impl Body {
     fn profile_len(&self) -> usize {
         usize::from(self.0[KEY_AT + 1 + self.key_len()])
     }
+
+    fn terms_at(&self) -> usize {
+        KEY_AT + 2 + self.key_len() + self.profile_len()
+    }
+
+    fn terms(&self) -> &[u8] {
+        if self.0[0] & HAS_TERMS == 0 {
+            return &[];
+        }
+        &self.0[self.terms_at() + 2..self.payload_at()]
+    }
+
+    fn payload_at(&self) -> usize {
+        let at = self.terms_at();
+        if self.0[0] & HAS_TERMS == 0 {
+            at
+        } else {
+            at + 2 + usize::from(u16::from_le_bytes([self.0[at], self.0[at + 1]]))
+        }
+    }
+
+    fn term(&self, wanted: u8) -> Option<&[u8]> {
+        Terms(self.terms()).find(|(tag, _)| *tag == wanted).map(|(_, value)| value)
+    }
+
+    fn term_micros(&self, wanted: u8) -> Option<i64> {
+        self.term(wanted).and_then(|value| value.first_chunk()).map(|bytes| i64::from_le_bytes(*bytes))
+    }
+}
+
+/// The terms of a post, one after the other; stops at what is not one. The count of the parts is left out.
+struct Terms<'a>(&'a [u8]);
+
+impl<'a> Iterator for Terms<'a> {
+    type Item = (u8, &'a [u8]);
+
+    fn next(&mut self) -> Option<Self::Item> {
+        let (tag, mut rest) = self.0.split_first()?;
+        let len = match *tag {
+            EXPIRES_AFTER | NOT_LATER_THAN | LEAD => 8,
+            GUARANTEE => 1,
+            RETRY => 28,
+            PARTS => {
+                let (count, lengths) = rest.split_first_chunk()?;
+                rest = lengths;
+                4 * usize::from(u16::from_le_bytes(*count))
+            }
+            _ => return None,
+        };
+        let (value, rest) = rest.split_at_checked(len)?;
+        self.0 = rest;
+        Some((*tag, value))
+    }
+}
+
+fn sum(lengths: &[u8]) -> usize {
+    lengths.chunks_exact(4).map(|len| u32::from_le_bytes([len[0], len[1], len[2], len[3]]) as usize).sum()
+}
+
+fn terms(post: &Post, lengths: &[usize]) -> Vec<u8> {
+    let mut terms = Vec::new();
+    let mut put_micros = |tag: u8, value: Option<i64>| {
+        if let Some(value) = value {
+            terms.push(tag);
+            terms.extend_from_slice(&value.to_le_bytes());
+        }
+    };
+    put_micros(EXPIRES_AFTER, post.expires_after.map(micros));
+    put_micros(NOT_LATER_THAN, post.not_later_than.map(|at| Timestamp::from_datetime(at).micros()));
+    put_micros(LEAD, post.lead.map(micros));
+    if let Some(guarantee) = post.guarantee {
+        terms.extend_from_slice(&[GUARANTEE, u8::from(guarantee == Guarantee::AtLeastOnce)]);
+    }
+    if let Some(policy) = post.retry {
+        terms.push(RETRY);
+        for value in policy.durations() {
+            terms.extend_from_slice(&micros(value).to_le_bytes());
+        }
+        terms.extend_from_slice(&policy.attempts().to_le_bytes());
+    }
+    put_parts(&mut terms, lengths);
+    terms
+}
+
+fn put_parts(terms: &mut Vec<u8>, lengths: &[usize]) {
+    if lengths.len() > 1 {
+        terms.push(PARTS);
+        terms.extend_from_slice(&(lengths.len() as u16).to_le_bytes());
+        lengths.iter().for_each(|len| terms.extend_from_slice(&(*len as u32).to_le_bytes()));
+    }
+}
+
+fn micros(duration: Duration) -> i64 {
+    i64::try_from(duration.as_micros()).unwrap_or(i64::MAX)
+}
+
+fn duration(micros: i64) -> Duration {
+    Duration::from_micros(u64::try_from(micros).unwrap_or(0))
 }
 
 fn text(bytes: &[u8]) -> &str {
@@ -116,9 +312,8 @@ fn text(bytes: &[u8]) -> &str {
 /// Covers every field, each with its length before it, so that no two different posts run together.
 fn fingerprint(post: &Post) -> u64 {
     let mut hash = Xxh3::new();
-    for field in
-        [post.pool.as_bytes(), post.profile.as_bytes(), post.key.as_deref().unwrap_or("").as_bytes(), &post.payload]
-    {
+    let names = [post.pool.as_bytes(), post.profile.as_bytes(), post.key.as_deref().unwrap_or("").as_bytes()];
+    for field in names.into_iter().chain(std::iter::once(&post.payload).chain(&post.parts).map(|part| &part[..])) {
         hash.update(&(field.len() as u64).to_le_bytes());
         hash.update(field);
     }
@@ -127,6 +322,8 @@ fn fingerprint(post: &Post) -> u64 {
         hash.update(&due.timestamp().to_le_bytes());
         hash.update(&due.timestamp_subsec_nanos().to_le_bytes());
     }
+    let lengths: Vec<usize> = post.parts.iter().map(Bytes::len).collect();
+    hash.update(&terms(post, &lengths));
     hash.digest()
 }
 
@@ -141,27 +338,57 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
+    fn some<S: Strategy>(of: S) -> impl Strategy<Value = Option<S::Value>> {
+        proptest::option::of(of)
+    }
+
     proptest! {
         #[test]
         fn a_body_says_what_the_post_said(
-            payload: Vec<u8>, profile in ".{0,60}", key in proptest::option::of(".{1,60}"), priority: u8, in_order: bool,
+            payload: Vec<u8>, profile in ".{0,60}", key in some(".{1,60}"), priority: u8, in_order: bool,
+            parts in proptest::collection::vec(any::<Vec<u8>>(), 0..4), expires in some(0u64..1 << 40),
+            lead in some(0u64..1 << 40), at_most_once in some(any::<bool>()), attempts in some(1u32..9),
+            edited in any::<Vec<u8>>(), edit_at in 0usize..4,
         ) {
             let mut post = Post::new("p", payload.clone()).profile(profile.clone()).priority(Priority::new(priority));
             post.key = key.clone();
             post.in_order = in_order;
+            post.parts = parts.iter().cloned().map(Bytes::from).collect();
+            post.expires_after = expires.map(Duration::from_micros);
+            post.lead = lead.map(Duration::from_micros);
+            post.guarantee = at_most_once.map(|is| if is { Guarantee::AtMostOnce } else { Guarantee::AtLeastOnce });
+            let policy = |n: u32| RetryPolicy::exponential(Duration::from_millis(7)).max_age(Duration::from_secs(n.into())).max_attempts(n);
+            post.retry = attempts.map(policy);
             let body = Body::decode(Body::encode(&post).as_bytes().clone()).unwrap();
-            prop_assert_eq!(body.payload(), &payload[..]);
+            let whole: Vec<Vec<u8>> = std::iter::once(payload.clone()).chain(parts.clone()).collect();
+            prop_assert_eq!(body.payload(), &whole.concat()[..]);
+            prop_assert_eq!(body.parts(), whole.len());
+            for (at, part) in whole.iter().enumerate() {
+                prop_assert_eq!(body.part(at), &part[..]);
+            }
             prop_assert_eq!(body.profile(), &profile);
             prop_assert_eq!(body.key(), key.as_deref());
             prop_assert_eq!(body.priority().get(), priority);
             prop_assert_eq!(body.in_order(), in_order && !profile.is_empty());
             prop_assert_eq!(body.fingerprint(), fingerprint(&post));
+            let due = Timestamp::from_millis(5);
+            prop_assert_eq!(body.deadline(due), expires.map(|micros| due.after(Duration::from_micros(micros))));
+            prop_assert_eq!(body.lead(), post.lead);
+            prop_assert_eq!(body.guarantee(), post.guarantee);
+            prop_assert_eq!(body.retry(), attempts.map(policy));
+
+            let other = Body::decode(body.with_part(edit_at, &edited).as_bytes().clone()).unwrap();
+            for (at, part) in whole.iter().enumerate() {
+                prop_assert_eq!(other.part(at), if at == edit_at { &edited[..] } else { &part[..] });
+            }
+            prop_assert_eq!((other.fingerprint(), other.lead(), other.key()), (body.fingerprint(), body.lead(), body.key()));
         }
 
         #[test]
         fn arbitrary_bytes_are_a_body_or_refused(bytes: Vec<u8>) {
             if let Some(body) = Body::decode(Bytes::from(bytes)) {
                 let _ = (body.key(), body.profile(), body.payload(), body.fingerprint(), body.in_order());
+                let _ = (body.parts(), body.part(0), body.part(7), body.retry(), body.deadline(Timestamp::MIN));
             }
         }
     }
@@ -181,6 +408,12 @@ mod tests {
             Post::new("p", "a").priority(Priority::HIGH),
             Post::new("p", "a").at(at("2030-01-01T00:00:00Z")),
             Post::new("p", "a").at(at("2030-01-01T00:00:00.000000001Z")),
+            Post::new("p", "a").then(""),
+            Post::new("p", "a").expires_after(Duration::from_secs(1)),
+            Post::new("p", "a").not_later_than(at("2030-01-01T00:00:00Z")),
+            Post::new("p", "a").guarantee(Guarantee::AtMostOnce),
+            Post::new("p", "a").retry(RetryPolicy::none()),
+            Post::new("p", "a").prepare_ahead(Duration::from_secs(1)),
         ];
         let mut prints: Vec<_> = posts.iter().map(fingerprint).collect();
         prints.sort_unstable();

@@ -4,7 +4,9 @@ use crate::error::StoreError;
 use crate::id::{PoolId, Seq};
 use crate::time::Timestamp;
 
-use super::{Body, Outcome};
+use bytes::Bytes;
+
+use super::{Body, Doubt, Notes, Outcome};
 
 /// Where the store keeps a live post: by pool, by the instant of its next attempt, by number. Homes of one
 /// pool sort by `(at, seq)`, the order in which posts are loaded.
@@ -20,22 +22,38 @@ pub struct Home {
 pub struct Record {
     pub seq: Seq,
     pub pool: PoolId,
-    /// When the next attempt is made; whole milliseconds. Equal to `due` before the first attempt.
+    /// When something is to be done next; whole milliseconds. Before `due`: it is to be prepared. Equal to `due`
+    /// before the first attempt, later after it. On a [`Shelf`](super::Shelf): nothing happens by itself.
     pub at: Timestamp,
     /// When the post is promised; whole milliseconds.
     pub due: Timestamp,
     /// Attempts that have ended.
     pub attempts: u32,
-    /// Rises with each change of due.
+    /// Rises with each change that the host makes.
     pub revision: u32,
-    /// Whether an earlier attempt may have published the post without its outcome being known.
-    pub maybe_sent: bool,
+    pub doubt: Doubt,
+    pub notes: Notes,
     pub body: Body,
 }
 
 impl Record {
     pub fn home(&self) -> Home {
         Home { pool: self.pool, at: self.at, seq: self.seq }
+    }
+
+    /// When the next attempt is made. Its home may be earlier: while it is to be prepared, or to keep its place.
+    pub fn ready_at(&self) -> Timestamp {
+        self.at.max(self.due).max(self.notes.not_before().unwrap_or(Timestamp::MIN))
+    }
+
+    /// The number of the claim that comes next: no two calls of a post have the same.
+    pub fn next_claim(&self) -> u32 {
+        self.notes.calls().saturating_add(self.attempts).saturating_add(1)
+    }
+
+    /// Whether it waits to be prepared.
+    pub fn is_unprepared(&self) -> bool {
+        self.at < self.due
     }
 }
 
@@ -45,14 +63,18 @@ pub enum Change {
     /// New posts, all or none. If a post's key is taken by a post of the same fingerprint, that post's number
     /// is answered and the new record is not kept; a key with another fingerprint refuses the whole unit.
     Schedule(Vec<Record>),
-    /// Attempt number `attempt` of the post at `home` is about to be made.
+    /// The attempt with this number ([`Record::next_claim`]) of the post at `home` is about to be made.
     Claim { home: Home, attempt: u32 },
     /// The claim is taken back: the attempt was not made.
     Release { home: Home },
-    /// The post moves from `from` to `to.home()` with its new head; a claim does not move along.
-    Move { from: Home, to: Box<Record> },
+    /// The post moves from `from` to `to.home()`, which may be the same, with its new head, notes and body. A claim
+    /// does not move along; `claim` is the number of the attempt that is claimed at the new home, if one is.
+    Move { from: Home, to: Box<Record>, claim: Option<u32> },
     /// The post at `home` leaves for good, after `attempts` attempts.
     Settle { home: Home, attempts: u32, outcome: Outcome },
+    /// Something to remember that belongs to no post: a pool that is paused, a profile that is held, what a rate
+    /// limit has counted. Replaces what was remembered under this key; an empty value forgets it.
+    Remember { key: Bytes, value: Bytes },
 }
 
 /// The store's answer to one [`Change::Schedule`], in the order of the commit.
@@ -101,9 +123,18 @@ impl Cursor {
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Stored {
     pub record: Record,
-    /// The number of the attempt that an *earlier* process claimed and neither settled nor released. Claims of
-    /// this process are not reported: the engine knows them.
-    pub claimed: Option<u32>,
+    /// The claim of an *earlier* process that it neither settled nor released. Claims of this process are not
+    /// reported: the engine knows them.
+    pub claimed: Option<Claimed>,
+}
+
+/// What an earlier process left of an attempt.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub struct Claimed {
+    /// Its number.
+    pub attempt: u32,
+    /// False only if it is certain that the attempt had not begun.
+    pub called: bool,
 }
 
 /// Some of a pool's live posts, in order.

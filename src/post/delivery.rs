@@ -2,18 +2,25 @@
 
 use std::fmt;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 
+use bytes::Bytes;
 use chrono::{DateTime, Utc};
 
+use crate::error::Error;
 use crate::id::PostId;
+use crate::limits;
+use crate::reply::{Promise, Reply};
 use crate::time::Timestamp;
 
-use super::Body;
+use super::{Body, Doubt, Guarantee, Notes, Receipt};
 
 /// One hand-over of a post to its broadcaster. Cheap to clone; `Debug` never shows the payload.
 #[derive(Clone)]
-pub struct Delivery(Arc<Facts>);
+pub struct Delivery {
+    facts: Arc<Facts>,
+    line: Option<Line>,
+}
 
 /// What there is to know of a delivery; shared, so that queues move a pointer.
 pub(crate) struct Facts {
@@ -21,18 +28,42 @@ pub(crate) struct Facts {
     /// Where the engine keeps the post.
     pub slot: u32,
     pub pool: Arc<str>,
+    pub task: Task,
     pub due: Timestamp,
     /// When this attempt was to be made; not before, by any clock.
     pub at: Timestamp,
+    /// The broadcaster is not called after this.
+    pub deadline: Option<Timestamp>,
     pub attempt: u32,
-    pub maybe_sent: bool,
+    /// The number of its claim.
+    pub claim: u32,
+    /// Whether the retry policy allows that this attempt is made. If not, only the doubt is to be settled.
+    pub is_allowed: bool,
+    pub doubt: Doubt,
+    pub guarantee: Guarantee,
+    pub notes: Notes,
     pub body: Body,
     pub stage: Stage,
 }
 
-/// Whether the broadcaster has been called. Called or withdrawn, never both: whoever comes first decides.
+/// What the broadcaster is to do.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Task {
+    /// Publish it; if an earlier attempt is in doubt, find out about that first.
+    Broadcast,
+    /// Make it ready.
+    Prepare,
+    /// Clear away what was made ready.
+    Discard,
+}
+
+/// How far a delivery has got. Called or withdrawn, never both: whoever comes first decides.
 #[derive(Debug, Default)]
-pub(crate) struct Stage(AtomicU8);
+pub(crate) struct Stage {
+    state: AtomicU8,
+    /// The broadcaster said that no earlier attempt published the post.
+    is_cleared: AtomicBool,
+}
 
 const WAITING: u8 = 0;
 const CALLED: u8 = 1;
@@ -41,84 +72,277 @@ const WITHDRAWN: u8 = 2;
 impl Stage {
     /// The broadcaster is about to be called; false if the delivery has been withdrawn.
     pub fn call(&self) -> bool {
-        self.0.compare_exchange(WAITING, CALLED, Ordering::AcqRel, Ordering::Acquire).is_ok()
+        self.leave_waiting(CALLED)
     }
 
     /// The broadcaster shall not be called any more; false if it has been.
     pub fn withdraw(&self) -> bool {
-        self.0.compare_exchange(WAITING, WITHDRAWN, Ordering::AcqRel, Ordering::Acquire).is_ok()
+        self.leave_waiting(WITHDRAWN)
     }
+
+    pub fn is_waiting(&self) -> bool {
+        self.state.load(Ordering::Acquire) == WAITING
+    }
+
+    pub fn is_withdrawn(&self) -> bool {
+        self.state.load(Ordering::Acquire) == WITHDRAWN
+    }
+
+    fn leave_waiting(&self, to: u8) -> bool {
+        self.state.compare_exchange(WAITING, to, Ordering::AcqRel, Ordering::Acquire).is_ok()
+    }
+
+    /// No earlier attempt published the post.
+    pub fn clear_doubt(&self) {
+        self.is_cleared.store(true, Ordering::Release);
+    }
+}
+
+impl Facts {
+    /// What is in doubt about earlier attempts, as far as it is known by now.
+    pub fn doubt(&self) -> Doubt {
+        if self.stage.is_cleared.load(Ordering::Acquire) { Doubt::None } else { self.doubt }
+    }
+
+    /// The part that is to be published: those before it have their receipts.
+    pub fn part(&self) -> usize {
+        self.notes.receipts().len()
+    }
+}
+
+/// How a delivery speaks to the worker that runs it.
+#[derive(Clone)]
+pub(crate) struct Line {
+    pub wire: Arc<dyn Wire>,
+    /// What the worker calls it.
+    pub token: (usize, u64),
+}
+
+/// The worker's end.
+pub(crate) trait Wire: Send + Sync {
+    /// The broadcaster is alive, and has got so far.
+    fn beat(&self, token: (usize, u64), progress: Option<String>);
+    /// It wants this to be kept.
+    fn checkpoint(&self, token: (usize, u64), bytes: Bytes, promise: Promise<()>);
+    /// Says when the scheduler is shutting down.
+    fn stopping(&self) -> tokio::sync::watch::Receiver<bool>;
 }
 
 impl Delivery {
     pub(crate) fn new(facts: Facts) -> Self {
-        Self(Arc::new(facts))
+        Self { facts: Arc::new(facts), line: None }
     }
 
     pub(crate) fn facts(&self) -> &Facts {
-        &self.0
+        &self.facts
+    }
+
+    /// The same delivery, with a way back to its worker.
+    pub(crate) fn with_line(&self, line: Line) -> Self {
+        Self { facts: Arc::clone(&self.facts), line: Some(line) }
+    }
+
+    /// Whether both are the same hand-over.
+    pub(crate) fn is(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.facts, &other.facts)
     }
 
     /// The post's id.
     pub fn id(&self) -> PostId {
-        self.0.id
+        self.facts.id
     }
 
     /// The pool it was scheduled for.
     pub fn pool(&self) -> &str {
-        &self.0.pool
+        &self.facts.pool
     }
 
     /// The profile it belongs to; empty if it has none.
     pub fn profile(&self) -> &str {
-        self.0.body.profile()
+        self.facts.body.profile()
     }
 
     /// The host's own name for it.
     pub fn key(&self) -> Option<&str> {
-        self.0.body.key()
+        self.facts.body.key()
     }
 
-    /// The payload as it was scheduled.
+    /// What is to be published: the payload as it was scheduled or edited last; of a thread, that of this
+    /// [`part`](Self::part).
     pub fn payload(&self) -> &[u8] {
-        self.0.body.payload()
+        self.facts.body.part(self.part())
+    }
+
+    /// Which part of a thread this is, from 0. A post that is no thread has one part.
+    pub fn part(&self) -> usize {
+        self.facts.part()
+    }
+
+    /// How many parts the thread has; 1 if it is none.
+    pub fn parts(&self) -> usize {
+        self.facts.body.parts()
+    }
+
+    /// The receipts of the parts before this one, in order: the last one is what this part answers to.
+    pub fn receipts(&self) -> &[Receipt] {
+        self.facts.notes.receipts()
     }
 
     /// The instant at which it was promised; the same in every attempt.
     pub fn due(&self) -> DateTime<Utc> {
-        self.0.due.to_datetime()
+        self.facts.due.to_datetime()
     }
 
-    /// The number of this attempt, from 1.
+    /// The number of this attempt, from 1. In a thread each part counts its own.
     pub fn attempt(&self) -> u32 {
-        self.0.attempt
+        self.facts.attempt
     }
 
-    /// Whether an earlier attempt may have published the post already: the process died after the post had been
-    /// handed over to its pool, or the pool's timeout passed, or the broadcaster panicked, before an outcome was
-    /// known. If the network can be asked, ask it.
+    /// Whether an earlier attempt may have published the post already: the process died during the call, the
+    /// timeout passed, the connection was lost, or the broadcaster panicked. Never true for a post whose guarantee
+    /// is at most once, unless the host said that it is to be sent again.
     pub fn is_redelivery(&self) -> bool {
-        self.0.maybe_sent
+        self.facts.doubt() != Doubt::None
     }
 
-    /// A text of 32 hexadecimal digits for networks that take an idempotency key: the same in every attempt
-    /// and after every restart, different for every post of every store.
+    /// A text for networks that take an idempotency key: the same in every attempt and after every restart,
+    /// different for every post of every store, and every part of a thread. It is the id's 32 hexadecimal digits,
+    /// and for a part after the first a hyphen and its number.
     pub fn idempotency_key(&self) -> String {
-        self.0.id.to_string()
+        match self.part() {
+            0 => self.facts.id.to_string(),
+            part => format!("{}-{part}", self.facts.id),
+        }
+    }
+
+    /// What the last [`checkpoint`](Self::checkpoint) of an earlier attempt kept.
+    pub fn checkpointed(&self) -> Option<&[u8]> {
+        self.facts.notes.checkpoint().map(|bytes| &bytes[..])
+    }
+
+    /// What [`Broadcaster::prepare`](crate::Broadcaster::prepare) made ready for this post, still valid at the due or
+    /// at the call, whichever is later.
+    pub fn prepared(&self) -> Option<&[u8]> {
+        self.facts.notes.prepared().map(|ready| &ready.bytes[..])
+    }
+
+    /// Keeps these bytes durably with the post, in mid-flight: the id of an upload or a publish that is under way, by
+    /// which the network can be asked later. They replace what was kept before, and the next attempt and
+    /// [`Broadcaster::reconcile`](crate::Broadcaster::reconcile) find them in [`checkpointed`](Self::checkpointed),
+    /// whatever happens to this process. At most 65,536 bytes.
+    ///
+    /// # Errors
+    /// [`Error::CheckpointTooLarge`]; [`Error::Overloaded`] if many thousands are on their way; [`Error::TooLate`](crate::Error::TooLate) if this delivery has been given up;
+    /// [`Error::Closed`] and [`Error::Store`].
+    pub fn checkpoint(&self, bytes: impl Into<Vec<u8>>) -> Reply<()> {
+        let bytes: Vec<u8> = bytes.into();
+        if bytes.len() > limits::CHECKPOINT_BYTES {
+            let error = Error::CheckpointTooLarge { bytes: bytes.len(), max: limits::CHECKPOINT_BYTES };
+            return Reply::given(Err(error));
+        }
+        let (promise, reply) = Promise::new();
+        match &self.line {
+            Some(Line { wire, token }) => wire.checkpoint(*token, bytes.into(), promise),
+            None => promise.fulfil(Err(Error::Closed)),
+        }
+        reply
+    }
+
+    /// Says that this delivery is alive: its timeout begins anew.
+    pub fn heartbeat(&self) {
+        if let Some(Line { wire, token }) = &self.line {
+            wire.beat(*token, None);
+        }
+    }
+
+    /// Says how far this delivery has got, for those who listen ([`Event::Progress`](crate::Event::Progress)). Its
+    /// timeout begins anew. What is longer than 4,096 bytes is cut.
+    pub fn progress(&self, text: impl Into<String>) {
+        if let Some(Line { wire, token }) = &self.line {
+            wire.beat(*token, Some(super::outcome::cut(text.into())));
+        }
+    }
+
+    /// Whether the scheduler is shutting down: finish soon, or stop where it is safe.
+    pub fn is_stopping(&self) -> bool {
+        self.line.as_ref().is_some_and(|line| *line.wire.stopping().borrow())
+    }
+
+    /// Waits until the scheduler is shutting down; for a `select!` beside long work.
+    pub async fn stopping(&self) {
+        match self.line.as_ref().map(|line| line.wire.stopping()) {
+            // An error means that the scheduler is gone.
+            Some(mut stopping) => drop(stopping.wait_for(|is_stopping| *is_stopping).await),
+            None => std::future::pending().await,
+        }
     }
 }
 
 impl fmt::Debug for Delivery {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Delivery")
-            .field("id", &self.0.id)
-            .field("pool", &self.0.pool)
+            .field("id", &self.facts.id)
+            .field("pool", &self.facts.pool)
             .field("profile", &self.profile())
             .field("due", &self.due())
-            .field("attempt", &self.0.attempt)
-            .field("is_redelivery", &self.0.maybe_sent)
+            .field("part", &self.part())
+            .field("attempt", &self.facts.attempt)
+            .field("is_redelivery", &self.is_redelivery())
             .field("payload_bytes", &self.payload().len())
             .finish_non_exhaustive()
+    }
+}
+
+/// What a broadcaster has made ready ahead of the due, and how long it stays good.
+///
+/// ```
+/// use punctual::Prepared;
+/// use std::time::Duration;
+///
+/// let media = Prepared::new("media-4711").valid_for(Duration::from_secs(86_400));
+/// ```
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Prepared {
+    pub(crate) bytes: Bytes,
+    pub(crate) validity: Validity,
+}
+
+/// How long something stays good.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Validity {
+    Always,
+    For(std::time::Duration),
+    Until(Timestamp),
+}
+
+impl Prepared {
+    /// What the delivery gets at its due: a media id, the id of a container. At most 65,536 bytes. Good for ever,
+    /// unless said otherwise.
+    pub fn new(bytes: impl Into<Vec<u8>>) -> Self {
+        Self { bytes: Bytes::from(bytes.into()), validity: Validity::Always }
+    }
+
+    /// Good until this instant. If that comes before the post is sent, the post is prepared again.
+    #[must_use]
+    pub fn valid_until<Z: chrono::TimeZone>(mut self, until: DateTime<Z>) -> Self {
+        self.validity = Validity::Until(Timestamp::from_datetime(until.to_utc()));
+        self
+    }
+
+    /// Good for so long from now.
+    #[must_use]
+    pub fn valid_for(mut self, duration: std::time::Duration) -> Self {
+        self.validity = Validity::For(duration);
+        self
+    }
+
+    /// The last instant at which it is good, if it was made at `now`.
+    pub(crate) fn until(&self, now: Timestamp) -> Timestamp {
+        match self.validity {
+            Validity::Always => Timestamp::MAX,
+            Validity::For(duration) => now.after(duration),
+            Validity::Until(at) => at,
+        }
     }
 }
 
@@ -129,7 +353,7 @@ mod tests {
     #[test]
     fn a_delivery_is_called_or_withdrawn_and_never_both() {
         let (called, withdrawn) = (Stage::default(), Stage::default());
-        assert!(called.call() && !called.withdraw() && !called.call());
-        assert!(withdrawn.withdraw() && !withdrawn.call());
+        assert!(called.is_waiting() && called.call() && !called.withdraw() && !called.call());
+        assert!(withdrawn.withdraw() && !withdrawn.call() && withdrawn.is_withdrawn());
     }
 }

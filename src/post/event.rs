@@ -6,6 +6,8 @@ use chrono::{DateTime, Utc};
 
 use crate::id::PostId;
 
+use crate::quota::Scope;
+
 use super::Outcome;
 
 /// Something that happened. Whatever an event reports of a post is durable already.
@@ -37,6 +39,106 @@ pub enum Event {
         at: DateTime<Utc>,
         /// What the broadcaster said.
         reason: String,
+    },
+    /// The host gave a post another payload.
+    Edited {
+        /// Which.
+        id: PostId,
+    },
+    /// A broadcaster has said how far it has got.
+    Progress {
+        /// Which.
+        id: PostId,
+        /// The attempt under way, from 1.
+        attempt: u32,
+        /// What it said.
+        text: String,
+    },
+    /// A part of a thread was published; the next one follows.
+    PartDelivered {
+        /// Which thread.
+        id: PostId,
+        /// The part, from 0.
+        part: usize,
+        /// What the network calls it.
+        receipt: String,
+    },
+    /// A post has been made ready ahead of its due.
+    Prepared {
+        /// Which.
+        id: PostId,
+    },
+    /// A post could not be made ready.
+    PrepareFailed {
+        /// Which.
+        id: PostId,
+        /// What the broadcaster said.
+        reason: String,
+        /// When it is tried again; `None`: it goes out as it is.
+        again: Option<DateTime<Utc>>,
+    },
+    /// Nobody knows whether a post was published, and its guarantee is at most once: it is held until the host says
+    /// what is true ([`Scheduler::resolve`](crate::Scheduler::resolve)).
+    InDoubt {
+        /// Which.
+        id: PostId,
+        /// What left it in doubt.
+        reason: String,
+    },
+    /// The broadcaster or the host said what became of a post that was in doubt: to be sent again, or see the
+    /// following [`Settled`](Self::Settled).
+    Resolved {
+        /// Which.
+        id: PostId,
+    },
+    /// A network said that there is too much; what is in this scope waits.
+    Throttled {
+        /// The pool.
+        pool: String,
+        /// The profile, if that is the scope.
+        profile: String,
+        /// What waits.
+        scope: Scope,
+        /// Until when.
+        until: DateTime<Utc>,
+    },
+    /// A profile is held: its posts wait until the host releases it.
+    ProfileHeld {
+        /// The pool.
+        pool: String,
+        /// The profile.
+        profile: String,
+        /// Why.
+        reason: String,
+    },
+    /// A held profile was released; what waited goes out.
+    ProfileReleased {
+        /// The pool.
+        pool: String,
+        /// The profile.
+        profile: String,
+    },
+    /// A pool is paused: its posts wait.
+    PoolPaused {
+        /// The pool.
+        pool: String,
+    },
+    /// A paused pool goes on.
+    PoolResumed {
+        /// The pool.
+        pool: String,
+    },
+    /// So many attempts of a pool failed one after the other that it stops for a while: its breaker opened.
+    BreakerOpened {
+        /// The pool.
+        pool: String,
+        /// When one attempt is made to see whether the network is back.
+        probe_at: DateTime<Utc>,
+    },
+    /// The network is back: the breaker closed.
+    BreakerClosed {
+        /// The pool.
+        pool: String,
     },
     /// A post is finished.
     Settled {

@@ -3,24 +3,41 @@
 mod body;
 mod change;
 mod delivery;
+mod doubt;
 mod event;
+mod notes;
 mod outcome;
+mod shelf;
 mod status;
 
 pub use body::Body;
-pub use change::{Change, Cursor, Found, Home, Page, Record, Stored, Verdict};
-pub use delivery::Delivery;
-pub(crate) use delivery::{Facts, Stage};
+pub use change::{Change, Claimed, Cursor, Found, Home, Page, Record, Stored, Verdict};
+pub use delivery::{Delivery, Prepared};
+pub(crate) use delivery::{Facts, Line, Stage, Task, Wire};
+pub use doubt::{Doubt, Guarantee, Reconciled, Resolution};
 pub use event::Event;
-pub use outcome::{BroadcastError, Ending, Outcome, Receipt, Step};
+#[cfg(test)]
+pub use notes::Noted;
+pub use notes::{Notes, Ready};
+pub use outcome::{BroadcastError, Ending, Outcome, Receipt, Step, Terms};
+pub(crate) use outcome::{Failure, cut};
+pub use shelf::Shelf;
+pub(crate) use status::Name;
 pub use status::{PostRef, Status};
 
 use std::fmt;
+use std::time::Duration;
 
 use bytes::Bytes;
 use chrono::{DateTime, TimeZone, Utc};
 
-/// Which of the posts that are due goes first, within one pool. Same priority: earlier due first.
+use crate::retry::RetryPolicy;
+
+/// Which of the posts that are due goes first, within one pool.
+///
+/// A post that waits gains 64 points a minute, the step from [`LOW`](Self::LOW) to [`NORMAL`](Self::NORMAL) and from
+/// `NORMAL` to [`HIGH`](Self::HIGH): a `LOW` post that has waited two minutes longer goes before a `HIGH` one. Within one
+/// priority the profiles take turns, then the earlier due goes first.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct Priority(u8);
@@ -70,6 +87,13 @@ pub struct Post {
     pub(crate) key: Option<String>,
     pub(crate) priority: Priority,
     pub(crate) in_order: bool,
+    /// What follows the payload, if the post is a thread.
+    pub(crate) parts: Vec<Bytes>,
+    pub(crate) expires_after: Option<Duration>,
+    pub(crate) not_later_than: Option<DateTime<Utc>>,
+    pub(crate) guarantee: Option<Guarantee>,
+    pub(crate) lead: Option<Duration>,
+    pub(crate) retry: Option<RetryPolicy>,
 }
 
 impl Post {
@@ -85,7 +109,59 @@ impl Post {
             key: None,
             priority: Priority::NORMAL,
             in_order: false,
+            parts: Vec::new(),
+            expires_after: None,
+            not_later_than: None,
+            guarantee: None,
+            lead: None,
+            retry: None,
         }
+    }
+
+    /// Makes the post a thread, or a longer one: this part follows when the one before it is published, and gets the
+    /// receipts of all before it. The parts go out in order; one that fails stops the rest, and a restart or
+    /// [`Scheduler::resolve`](crate::Scheduler::resolve) goes on with the part that is next. At most 1,024 parts.
+    ///
+    /// ```
+    /// use punctual::Post;
+    ///
+    /// let thread = Post::new("mastodon", "1/3 …").then("2/3 …").then("3/3 …");
+    /// ```
+    pub fn then(mut self, payload: impl Into<Vec<u8>>) -> Self {
+        self.parts.push(Bytes::from(payload.into()));
+        self
+    }
+
+    /// Useless later than so long after its due: it is [`Outcome::Missed`] then, and never sent. The limit moves along
+    /// when the post gets another due. Not for parts of a thread that has begun.
+    pub fn expires_after(mut self, grace: Duration) -> Self {
+        self.expires_after = Some(grace);
+        self
+    }
+
+    /// Useless after this instant, whatever its due is: [`Outcome::Missed`] then, and never sent.
+    pub fn not_later_than<Z: TimeZone>(mut self, instant: DateTime<Z>) -> Self {
+        self.not_later_than = Some(instant.to_utc());
+        self
+    }
+
+    /// What is to be done when it is not known whether this post was published. Default: what its pool says.
+    pub fn guarantee(mut self, guarantee: Guarantee) -> Self {
+        self.guarantee = Some(guarantee);
+        self
+    }
+
+    /// When this post is tried again. Default: what its pool says.
+    pub fn retry(mut self, policy: RetryPolicy) -> Self {
+        self.retry = Some(policy);
+        self
+    }
+
+    /// How long before its due this post is prepared; zero for not at all. Default: what its pool says. Without effect
+    /// in a pool that does not prepare.
+    pub fn prepare_ahead(mut self, lead: Duration) -> Self {
+        self.lead = Some(lead);
+        self
     }
 
     /// Due at this instant, given in any zone. It is kept to the millisecond, rounded up, so that the post is
@@ -126,9 +202,9 @@ impl Post {
         self
     }
 
-    /// Never in flight beside another post of the same profile that asks for order too: such posts go out one
-    /// at a time, in the order of priority and due. A post that waits for its next attempt lets the others
-    /// pass. Without a profile this has no effect.
+    /// Goes out after every post of the same profile that asks for order too and has an earlier due, and never beside
+    /// one: a post that waits for its next attempt holds up those behind it until it is published, dead, missed, in
+    /// doubt or cancelled. Without a profile this has no effect.
     pub fn in_order(mut self) -> Self {
         self.in_order = true;
         self

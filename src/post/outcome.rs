@@ -4,9 +4,14 @@ use std::error::Error as StdError;
 use std::fmt;
 use std::time::Duration;
 
+use chrono::{DateTime, TimeZone};
+
 use crate::limits;
+use crate::quota::Scope;
 use crate::retry::RetryPolicy;
 use crate::time::Timestamp;
+
+use super::{Doubt, Guarantee, Reconciled};
 
 /// What a network called the post it published: a URL, a remote id. Kept with the outcome.
 #[derive(Clone, PartialEq, Eq, Hash, Debug, Default)]
@@ -39,7 +44,7 @@ pub(crate) fn cut(mut text: String) -> String {
 pub enum Outcome {
     /// Its broadcaster said that it is published.
     Delivered(Receipt),
-    /// A dead letter: refused for good, or the last attempt failed.
+    /// A dead letter: refused for good, or the last attempt failed. The host can have it sent again.
     Failed {
         /// What the broadcaster said last.
         reason: String,
@@ -53,50 +58,155 @@ pub enum Outcome {
     Cancelled,
 }
 
-/// Why a broadcaster did not publish. Any error becomes a transient one with `?`.
+/// Why a broadcaster did not say that it has published. What it says decides what is made of the attempt.
+///
+/// Any error becomes an [`unknown`](Self::unknown) one with `?`: it may have come before the network took the post
+/// or after. Say [`transient`](Self::transient) where the post was certainly not published.
 ///
 /// ```
 /// use punctual::BroadcastError;
+/// use std::time::Duration;
 ///
-/// fn status(code: u16) -> Result<(), BroadcastError> {
+/// fn status(code: u16, retry_after: u64) -> Result<(), BroadcastError> {
 ///     match code {
 ///         200 => Ok(()),
+///         401 => Err(BroadcastError::unauthorized("the token has expired")),
+///         429 => Err(BroadcastError::throttled("too many").retry_after(Duration::from_secs(retry_after))),
 ///         400..=499 => Err(BroadcastError::permanent(format!("refused with {code}"))),
+///         504 => Err(BroadcastError::unknown("the gateway got no answer")),
 ///         _ => Err(BroadcastError::transient(format!("failed with {code}"))),
 ///     }
 /// }
-/// # assert!(status(404).is_err());
+/// # assert!(status(404, 0).is_err());
 /// ```
 #[derive(Clone, PartialEq, Eq)]
 pub struct BroadcastError {
-    failure: Failure,
-    reason: String,
+    pub(crate) failure: Failure,
+    pub(crate) reason: String,
+    pub(crate) retry: Option<Again>,
 }
 
 /// What kind of failure it was.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum Failure {
-    /// May go better next time.
+pub(crate) enum Failure {
+    /// Not published; may go better next time.
     Transient,
-    /// Will never go better.
+    /// Not published; will never go better.
     Permanent,
+    /// Maybe published.
+    Unknown,
+    /// Not published: too much was sent in this scope.
+    Throttled(Scope),
+    /// Not published: the network does not accept the profile's credentials.
+    Unauthorized,
+    /// Not published: the broadcaster wants to be asked later.
+    Snoozed,
+}
+
+/// When the broadcaster wants to be asked again.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Again {
+    After(Duration),
+    At(Timestamp),
+}
+
+impl Again {
+    /// As an instant; not before `now`, not longer ahead than is reasonable.
+    fn from(self, now: Timestamp) -> Timestamp {
+        let at = match self {
+            Self::After(delay) => now.after(delay),
+            Self::At(at) => at,
+        };
+        at.clamp(now, now.after(limits::RETRY_AHEAD)).ceil_millis()
+    }
 }
 
 impl BroadcastError {
-    /// The post was not published, and another attempt may go better: it is tried again by the pool's
-    /// [`RetryPolicy`].
+    fn new(failure: Failure, reason: impl fmt::Display) -> Self {
+        Self { failure, reason: reason.to_string(), retry: None }
+    }
+
+    /// The post was not published, and another attempt may go better: it is tried again by the
+    /// [`RetryPolicy`], or when [`retry_after`](Self::retry_after) says.
     pub fn transient(reason: impl fmt::Display) -> Self {
-        Self { failure: Failure::Transient, reason: reason.to_string() }
+        Self::new(Failure::Transient, reason)
     }
 
     /// The post was not published and never will be: it becomes a dead letter at once.
     pub fn permanent(reason: impl fmt::Display) -> Self {
-        Self { failure: Failure::Permanent, reason: reason.to_string() }
+        Self::new(Failure::Permanent, reason)
     }
 
-    /// Whether another attempt may go better.
+    /// The post may have been published: the connection was lost, or a gateway gave up. As after a crash,
+    /// [`Broadcaster::reconcile`](crate::Broadcaster::reconcile) is asked, and then the post's
+    /// [`Guarantee`](crate::Guarantee) decides.
+    pub fn unknown(reason: impl fmt::Display) -> Self {
+        Self::new(Failure::Unknown, reason)
+    }
+
+    /// The post was not published because too many were. No attempt is counted, and not only this post waits: so do
+    /// all posts of its profile, or of what [`scope`](Self::scope) says. Say until when with
+    /// [`retry_after`](Self::retry_after) or [`retry_at`](Self::retry_at); else it is 10 seconds.
+    pub fn throttled(reason: impl fmt::Display) -> Self {
+        Self::new(Failure::Throttled(Scope::Profile), reason)
+    }
+
+    /// The post was not published because the network does not accept the profile's credentials any more. No attempt
+    /// is counted; the profile is held, with one event, and all its posts wait until the host releases it
+    /// ([`Scheduler::release_profile`](crate::Scheduler::release_profile)).
+    pub fn unauthorized(reason: impl fmt::Display) -> Self {
+        Self::new(Failure::Unauthorized, reason)
+    }
+
+    /// The post was not published, and is to be tried again at this instant. No attempt is counted.
+    pub fn snooze<Z: TimeZone>(until: DateTime<Z>, reason: impl fmt::Display) -> Self {
+        Self::new(Failure::Snoozed, reason).retry_at(until)
+    }
+
+    /// How long to wait before the next attempt, as a network's `Retry-After` says (RFC 9110, section 10.2.3). At
+    /// most 7 days; what is longer is cut.
+    #[must_use]
+    pub fn retry_after(mut self, delay: Duration) -> Self {
+        self.retry = Some(Again::After(delay));
+        self
+    }
+
+    /// When the next attempt may be made. An instant in the past means now; at most 7 days ahead.
+    #[must_use]
+    pub fn retry_at<Z: TimeZone>(mut self, at: DateTime<Z>) -> Self {
+        self.retry = Some(Again::At(Timestamp::due(at.to_utc())));
+        self
+    }
+
+    /// What waits when the network says that there is too much: the profile, the whole pool, or everything that
+    /// shares the pool's account. Without effect on other errors.
+    #[must_use]
+    pub fn scope(mut self, scope: Scope) -> Self {
+        if let Failure::Throttled(throttled) = &mut self.failure {
+            *throttled = scope;
+        }
+        self
+    }
+
+    /// When the broadcaster wants to be asked again, if it said so.
+    pub(crate) fn again(&self, now: Timestamp) -> Option<Timestamp> {
+        self.retry.map(|again| again.from(now))
+    }
+
+    /// What is to wait until when, if the network said that there is too much.
+    pub(crate) fn throttles(&self, now: Timestamp) -> Option<(Scope, Timestamp)> {
+        let Failure::Throttled(scope) = self.failure else { return None };
+        Some((scope, self.again(now).unwrap_or_else(|| now.after(limits::THROTTLE).ceil_millis())))
+    }
+
+    /// Whether another attempt may go better, and the post was certainly not published.
     pub fn is_transient(&self) -> bool {
         self.failure == Failure::Transient
+    }
+
+    /// Whether the post may have been published.
+    pub fn is_unknown(&self) -> bool {
+        self.failure == Failure::Unknown
     }
 
     /// The reason.
@@ -127,7 +237,7 @@ impl<E: StdError> From<E> for BroadcastError {
             reason.push_str(&cause.to_string());
             source = cause.source();
         }
-        Self { failure: Failure::Transient, reason }
+        Self { failure: Failure::Unknown, reason, retry: None }
     }
 }
 
@@ -140,87 +250,286 @@ pub enum Ending {
     TimedOut { after: Duration },
     /// The broadcaster panicked: whether the post was published is not known.
     Panicked { message: String },
+    /// It was not called: the broadcaster was asked about an earlier attempt, and the post must not be sent again.
+    Reconciled(Reconciled),
+    /// It was not called: the broadcaster was asked about an earlier attempt, and could not find out now.
+    Unreconciled(BroadcastError),
+    /// It was not called: it would have been later than the post allows.
+    TooLate,
+}
+
+impl Ending {
+    /// Whether the network, as far as it can be told, did its work; `None` if that was not tried.
+    pub fn is_healthy(&self) -> Option<bool> {
+        match self {
+            Self::Answered(Err(error)) => Some(!matches!(error.failure, Failure::Transient | Failure::Unknown)),
+            Self::Answered(Ok(_)) => Some(true),
+            Self::TimedOut { .. } | Self::Panicked { .. } => Some(false),
+            Self::Unreconciled(error) => Some(error.failure == Failure::Permanent),
+            Self::Reconciled(_) | Self::TooLate => None,
+        }
+    }
+}
+
+/// What is known of a post when one of its attempts ends.
+#[derive(Clone, Debug)]
+pub struct Terms {
+    pub now: Timestamp,
+    /// For the jitter.
+    pub seed: u128,
+    /// The attempt that ended, from 1.
+    pub attempt: u32,
+    pub retry: RetryPolicy,
+    pub guarantee: Guarantee,
+    pub due: Timestamp,
+    /// The last instant at which it may be sent.
+    pub deadline: Option<Timestamp>,
+    pub doubt: Doubt,
+    /// What was said of the earlier attempt that left the doubt.
+    pub before: String,
 }
 
 /// What follows from an attempt's ending.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Step {
-    Settle(Outcome),
-    Retry { at: Timestamp, reason: String, maybe_sent: bool },
+    /// Published: the post, or a part of it.
+    Delivered(Receipt),
+    /// Not published, and it must not be any more.
+    Missed { by: Duration },
+    /// Not published, and not tried again by itself.
+    Dead { reason: String },
+    /// Maybe published, and not tried again by itself.
+    InDoubt { reason: String },
+    /// Another attempt is to be made; whether this one counts, and what is in doubt then.
+    Retry { at: Timestamp, reason: String, counts: bool, doubt: Doubt },
+    /// The profile is held; its posts wait.
+    Held { reason: String },
 }
 
 impl Ending {
-    /// The one place that decides what is made of an attempt: attempt number `attempt` of the post with this
-    /// seed ended so at `now`.
-    pub fn step(self, now: Timestamp, seed: u128, attempt: u32, policy: &RetryPolicy) -> Step {
-        let (reason, transient, maybe_sent) = match self {
-            Self::Answered(Ok(receipt)) => return Step::Settle(Outcome::Delivered(receipt)),
-            Self::Answered(Err(error)) => (cut(error.reason), error.failure == Failure::Transient, false),
-            Self::TimedOut { after } => (format!("no answer within {after:?}"), true, true),
-            Self::Panicked { message } => (cut(format!("the broadcaster panicked: {message}")), true, true),
-        };
-        match policy.delay(seed, attempt).filter(|_| transient) {
-            Some(delay) => Step::Retry { at: now.after(delay).ceil_millis(), reason, maybe_sent },
-            None => Step::Settle(Outcome::Failed { reason }),
+    /// The one place that decides what is made of an attempt.
+    pub fn step(self, terms: &Terms) -> Step {
+        let Terms { now, attempt, doubt, .. } = *terms;
+        match self {
+            Self::Answered(Ok(receipt)) | Self::Reconciled(Reconciled::Sent(receipt)) => Step::Delivered(receipt),
+            Self::Answered(Err(BroadcastError { failure, reason, retry })) => {
+                let reason = cut(reason);
+                let again = retry.map(|again| again.from(now));
+                match failure {
+                    Failure::Permanent => Step::Dead { reason },
+                    Failure::Unauthorized => Step::Held { reason },
+                    Failure::Unknown => terms.doubtful(reason, again),
+                    Failure::Transient => match again.filter(|_| terms.retry.delay(0, attempt).is_some()) {
+                        Some(at) => terms.retry_at(at, reason, true),
+                        None => terms.retry(reason),
+                    },
+                    Failure::Throttled(_) | Failure::Snoozed => {
+                        let at = again.unwrap_or_else(|| now.after(limits::THROTTLE).ceil_millis());
+                        terms.retry_at(at, reason, false)
+                    }
+                }
+            }
+            Self::TimedOut { after } => terms.doubtful(format!("no answer within {after:?}"), None),
+            Self::Panicked { message } => terms.doubtful(cut(format!("the broadcaster panicked: {message}")), None),
+            Self::Reconciled(Reconciled::NotSent) => Step::Dead { reason: terms.before.clone() },
+            Self::Reconciled(Reconciled::Unknown) if terms.guarantee == Guarantee::AtMostOnce => {
+                Step::InDoubt { reason: terms.before.clone() }
+            }
+            Self::Reconciled(Reconciled::Unknown) => {
+                Step::Dead { reason: cut(format!("it may have been published: {}", terms.before)) }
+            }
+            Self::Unreconciled(error) if error.failure == Failure::Permanent => {
+                Self::Reconciled(Reconciled::Unknown).step(terms)
+            }
+            Self::Unreconciled(error) => {
+                let delay = || terms.retry.delay(terms.seed, attempt).unwrap_or(limits::THROTTLE);
+                let at = error.again(now).unwrap_or_else(|| now.after(delay()).ceil_millis());
+                Step::Retry { at, reason: cut(error.reason), counts: false, doubt }
+            }
+            // What may have been published is not missed.
+            Self::TooLate if doubt == Doubt::Open => Step::InDoubt { reason: terms.before.clone() },
+            Self::TooLate => Step::Missed { by: now.since(terms.deadline.unwrap_or(now)) },
         }
+    }
+}
+
+impl Terms {
+    /// Not published, as far as this attempt goes: again by the policy, or never.
+    fn retry(&self, reason: String) -> Step {
+        match self.retry.delay(self.seed, self.attempt) {
+            Some(delay) => self.retry_at(self.now.after(delay).ceil_millis(), reason, true),
+            None => Step::Dead { reason },
+        }
+    }
+
+    fn retry_at(&self, at: Timestamp, reason: String, counts: bool) -> Step {
+        if self.deadline.is_some_and(|deadline| at > deadline) {
+            let by = self.deadline.map_or(Duration::ZERO, |deadline| at.since(deadline));
+            return Step::Missed { by };
+        }
+        if counts && at.since(self.due) > self.retry.age() {
+            return Step::Dead { reason };
+        }
+        // This attempt did not publish; an earlier doubt that the host accepted is settled with it no more than before.
+        Step::Retry { at, reason, counts, doubt: self.doubt }
+    }
+
+    /// Maybe published: the broadcaster is asked before the next attempt; if there is none, at once.
+    fn doubtful(&self, reason: String, again: Option<Timestamp>) -> Step {
+        let delay = self.retry.delay(self.seed, self.attempt).unwrap_or(Duration::ZERO);
+        let at = again.unwrap_or_else(|| self.now.after(delay).ceil_millis());
+        Step::Retry { at, reason, counts: true, doubt: Doubt::Open }
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::prelude::*;
 
     const NOW: Timestamp = Timestamp::from_millis(1_000);
 
+    fn terms() -> Terms {
+        Terms {
+            now: NOW,
+            seed: 1,
+            attempt: 1,
+            retry: RetryPolicy::exponential(Duration::from_secs(1)).max_attempts(2),
+            guarantee: Guarantee::AtLeastOnce,
+            due: NOW,
+            deadline: None,
+            doubt: Doubt::None,
+            before: "timed out".to_owned(),
+        }
+    }
+
+    fn failed(error: BroadcastError) -> Ending {
+        Ending::Answered(Err(error))
+    }
+
     #[test]
-    fn a_receipt_settles_whatever_the_policy_says() {
-        let ending = Ending::Answered(Ok(Receipt::new("url")));
-        assert_eq!(ending.step(NOW, 1, 9, &RetryPolicy::none()), Step::Settle(Outcome::Delivered(Receipt::new("url"))));
+    fn a_receipt_settles_whatever_the_terms_say() {
+        let terms = Terms { attempt: 9, deadline: Some(Timestamp::MIN), ..terms() };
+        for ending in [Ending::Answered(Ok(Receipt::new("u"))), Ending::Reconciled(Reconciled::Sent(Receipt::new("u")))]
+        {
+            assert_eq!(ending.step(&terms), Step::Delivered(Receipt::new("u")));
+        }
     }
 
     #[test]
     fn a_transient_failure_is_retried_after_now_until_attempts_are_used_up() {
-        let policy = RetryPolicy::exponential(Duration::from_secs(1)).max_attempts(2);
-        let ending = || Ending::Answered(Err(BroadcastError::transient("503")));
-        match ending().step(NOW, 1, 1, &policy) {
-            Step::Retry { at, maybe_sent: false, .. } => assert!(at > NOW),
+        match failed(BroadcastError::transient("503")).step(&terms()) {
+            Step::Retry { at, counts: true, doubt: Doubt::None, .. } => assert!(at > NOW),
             other => panic!("{other:?}"),
         }
-        assert_eq!(ending().step(NOW, 1, 2, &policy), Step::Settle(Outcome::Failed { reason: "503".into() }));
+        let last = Terms { attempt: 2, ..terms() };
+        assert_eq!(failed(BroadcastError::transient("503")).step(&last), Step::Dead { reason: "503".into() });
+        let again = BroadcastError::transient("503").retry_after(Duration::from_secs(7));
+        assert_eq!(failed(again.clone()).step(&last), Step::Dead { reason: "503".into() });
+        assert!(
+            matches!(failed(again).step(&terms()), Step::Retry { at, .. } if at == NOW.after(Duration::from_secs(7)))
+        );
+    }
+
+    #[test]
+    fn no_attempt_is_made_past_the_age_or_the_deadline() {
+        let wait = || failed(BroadcastError::transient("503").retry_after(Duration::from_secs(7)));
+        let retry = terms().retry.max_age(Duration::from_secs(6));
+        assert_eq!(wait().step(&Terms { retry, ..terms() }), Step::Dead { reason: "503".into() });
+        let deadline = Some(NOW.after(Duration::from_secs(5)));
+        let missed = wait().step(&Terms { deadline, ..terms() });
+        assert_eq!(missed, Step::Missed { by: Duration::from_secs(2) });
+        assert_eq!(
+            Ending::TooLate.step(&Terms { deadline: Some(NOW), ..terms() }),
+            Step::Missed { by: Duration::ZERO }
+        );
     }
 
     #[test]
     fn a_permanent_failure_is_a_dead_letter_at_once() {
-        let ending = Ending::Answered(Err(BroadcastError::permanent("gone")));
-        assert_eq!(
-            ending.step(NOW, 1, 1, &RetryPolicy::default()),
-            Step::Settle(Outcome::Failed { reason: "gone".into() })
-        );
+        assert_eq!(failed(BroadcastError::permanent("gone")).step(&terms()), Step::Dead { reason: "gone".into() });
+    }
+
+    #[test]
+    fn throttled_and_snoozed_count_no_attempt_and_wait_as_long_as_was_said() {
+        let until = NOW.after(Duration::from_secs(90));
+        let last = Terms { attempt: 99, ..terms() };
+        for error in [
+            BroadcastError::throttled("429").retry_after(Duration::from_secs(90)),
+            BroadcastError::throttled("429").retry_at(until.to_datetime()),
+            BroadcastError::snooze(until.to_datetime(), "later"),
+        ] {
+            assert!(matches!(failed(error).step(&last), Step::Retry { at, counts: false, .. } if at == until));
+        }
+        let without = failed(BroadcastError::throttled("429")).step(&last);
+        assert!(matches!(without, Step::Retry { at, counts: false, .. } if at > NOW));
+        let past = BroadcastError::throttled("429").retry_at(Timestamp::from_millis(1).to_datetime());
+        assert!(matches!(failed(past).step(&last), Step::Retry { at, .. } if at == NOW));
+        let far = BroadcastError::throttled("429").retry_after(Duration::MAX);
+        assert!(matches!(failed(far).step(&last), Step::Retry { at, .. } if at == NOW.after(limits::RETRY_AHEAD)));
     }
 
     #[test]
     fn what_a_broadcaster_says_is_cut_between_two_characters() {
         let long = "é".repeat(5_000);
         assert!(Receipt::new(&*long).as_str().len() <= limits::TEXT_BYTES);
-        let ending = Ending::Answered(Err(BroadcastError::permanent(format!("x{long}"))));
-        match ending.step(NOW, 1, 1, &RetryPolicy::none()) {
-            Step::Settle(Outcome::Failed { reason }) => assert_eq!(reason.len(), limits::TEXT_BYTES - 1),
+        match failed(BroadcastError::permanent(format!("x{long}"))).step(&terms()) {
+            Step::Dead { reason } => assert_eq!(reason.len(), limits::TEXT_BYTES - 1),
             other => panic!("{other:?}"),
         }
     }
 
     #[test]
-    fn a_timeout_and_a_panic_may_have_published() {
-        for ending in [Ending::TimedOut { after: Duration::from_secs(1) }, Ending::Panicked { message: "x".into() }] {
-            assert!(matches!(ending.step(NOW, 1, 1, &RetryPolicy::default()), Step::Retry { maybe_sent: true, .. }));
-        }
-    }
-
-    #[test]
-    fn an_error_with_its_causes_becomes_transient() {
+    fn an_error_with_its_causes_becomes_one_of_unknown_outcome() {
         let io = std::io::Error::other("broken pipe");
         let error: BroadcastError = io.into();
-        assert!(error.is_transient());
+        assert!(error.is_unknown() && !error.is_transient());
         assert_eq!(error.reason(), "broken pipe");
+    }
+
+    fn ending() -> impl Strategy<Value = Ending> {
+        let error = prop_oneof![
+            Just(BroadcastError::transient("t")),
+            Just(BroadcastError::permanent("p")),
+            Just(BroadcastError::unknown("u")),
+            Just(BroadcastError::throttled("r").retry_after(Duration::from_secs(3))),
+            Just(BroadcastError::unauthorized("a")),
+            Just(BroadcastError::snooze(Timestamp::from_millis(9_000).to_datetime(), "s")),
+        ];
+        prop_oneof![
+            Just(Ending::Answered(Ok(Receipt::default()))),
+            error.prop_map(|error| Ending::Answered(Err(error))),
+            Just(Ending::TimedOut { after: Duration::from_secs(1) }),
+            Just(Ending::Panicked { message: "x".into() }),
+            Just(Ending::Reconciled(Reconciled::Sent(Receipt::default()))),
+            Just(Ending::Reconciled(Reconciled::NotSent)),
+            Just(Ending::Reconciled(Reconciled::Unknown)),
+            Just(Ending::Unreconciled(BroadcastError::transient("down"))),
+            Just(Ending::TooLate),
+        ]
+    }
+
+    proptest! {
+        /// Whatever an attempt that may have published says, the next one knows that it may be a repeat, or there is
+        /// no next one; and an attempt that surely did not publish never makes a doubt.
+        #[test]
+        fn a_doubt_is_never_dropped_and_never_made_up(
+            ending in ending(), attempt in 1u32..4, at_most_once: bool, doubtful: bool,
+        ) {
+            let guarantee = if at_most_once { Guarantee::AtMostOnce } else { Guarantee::AtLeastOnce };
+            let doubt = if doubtful { Doubt::Open } else { Doubt::None };
+            let terms = Terms { attempt, guarantee, doubt, ..terms() };
+            let is_unclear = matches!(ending, Ending::TimedOut { .. } | Ending::Panicked { .. })
+                || matches!(&ending, Ending::Answered(Err(error)) if error.is_unknown());
+            match ending.step(&terms) {
+                Step::Retry { at, doubt: then, .. } => {
+                    prop_assert!(at >= NOW);
+                    prop_assert_eq!(then == Doubt::Open, is_unclear || doubtful);
+                }
+                Step::InDoubt { .. } => prop_assert!(doubtful || at_most_once),
+                Step::Missed { .. } => prop_assert!(!doubtful),
+                _ => prop_assert!(!is_unclear),
+            }
+        }
     }
 }

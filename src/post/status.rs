@@ -7,7 +7,7 @@ use chrono::{DateTime, Utc};
 
 use crate::id::{PostId, State};
 
-use super::{Outcome, Record};
+use super::{Doubt, Outcome, Receipt, Record};
 
 /// What is known of a post at this moment. `Debug` never shows the payload.
 #[derive(Clone)]
@@ -50,9 +50,36 @@ impl Status {
         self.record.due.to_datetime()
     }
 
-    /// The instant of its next attempt: its due before the first, later after a failure.
-    pub fn next_attempt(&self) -> DateTime<Utc> {
-        self.record.at.to_datetime()
+    /// The instant of its next attempt: its due before the first, later after a failure; `None` if none is planned. A
+    /// rate limit, a pause, a post before it or its pool's catching up may make it later.
+    pub fn next_attempt(&self) -> Option<DateTime<Utc>> {
+        let is_planned = matches!(self.state, State::Scheduled | State::InFlight);
+        is_planned.then(|| self.record.ready_at().to_datetime())
+    }
+
+    /// How many parts it has; 1 if it is no thread.
+    pub fn parts(&self) -> usize {
+        self.record.body.parts()
+    }
+
+    /// The payload of one part; empty if there is none of this number.
+    pub fn part(&self, part: usize) -> &[u8] {
+        self.record.body.part(part)
+    }
+
+    /// The receipts of a thread's parts that were published before the one that is next, in order.
+    pub fn receipts(&self) -> &[Receipt] {
+        self.record.notes.receipts()
+    }
+
+    /// What went wrong last, if something did.
+    pub fn reason(&self) -> Option<&str> {
+        self.record.notes.reason()
+    }
+
+    /// Whether an earlier attempt may have published it already.
+    pub fn may_be_sent(&self) -> bool {
+        self.record.doubt != Doubt::None
     }
 
     /// How many attempts have ended.
@@ -60,7 +87,7 @@ impl Status {
         self.record.attempts
     }
 
-    /// How often its due has been changed.
+    /// How often the host has changed it: its due or its payload.
     pub fn revision(&self) -> u32 {
         self.record.revision
     }
@@ -94,43 +121,69 @@ impl fmt::Debug for Status {
 
 /// How a host names a post: by its [`PostId`], or by the key that the host gave it (`&str` or `String`).
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
-#[non_exhaustive]
-pub enum PostRef {
-    /// By id.
+pub struct PostRef {
+    pub(crate) name: Name,
+    pub(crate) revision: Option<u32>,
+}
+
+/// The two ways of naming a post.
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+pub(crate) enum Name {
     Id(PostId),
-    /// By the host's own key.
     Key(String),
+}
+
+impl PostRef {
+    /// Only if the post has this [`revision`](Status::revision): a change that was decided upon what the post was then
+    /// is refused if it is another by now ([`Error::Changed`](crate::Error::Changed)).
+    ///
+    /// ```
+    /// use punctual::PostRef;
+    ///
+    /// let post = PostRef::from("campaign-17/post-3").at_revision(2);
+    /// ```
+    #[must_use]
+    pub fn at_revision(mut self, revision: u32) -> Self {
+        self.revision = Some(revision);
+        self
+    }
+}
+
+impl From<Name> for PostRef {
+    fn from(name: Name) -> Self {
+        Self { name, revision: None }
+    }
 }
 
 impl From<PostId> for PostRef {
     fn from(id: PostId) -> Self {
-        Self::Id(id)
+        Name::Id(id).into()
     }
 }
 
 impl From<&str> for PostRef {
     fn from(key: &str) -> Self {
-        Self::Key(key.to_owned())
+        Name::Key(key.to_owned()).into()
     }
 }
 
 impl From<&String> for PostRef {
     fn from(key: &String) -> Self {
-        Self::Key(key.clone())
+        Name::Key(key.clone()).into()
     }
 }
 
 impl From<String> for PostRef {
     fn from(key: String) -> Self {
-        Self::Key(key)
+        Name::Key(key).into()
     }
 }
 
 impl fmt::Display for PostRef {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Id(id) => id.fmt(f),
-            Self::Key(key) => write!(f, "with key {key:?}"),
+        match &self.name {
+            Name::Id(id) => id.fmt(f),
+            Name::Key(key) => write!(f, "with key {key:?}"),
         }
     }
 }

@@ -1,6 +1,6 @@
 //! From settings to a running engine: everything is checked, then the store is asked, then the loops start.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::fmt;
 use std::io;
 use std::sync::Arc;
@@ -11,8 +11,9 @@ use tokio::sync::broadcast;
 use super::{Scheduler, Shared};
 use crate::clock::{Bell, Clock, SystemClock};
 use crate::driver::{DeskEnd, Driver};
-use crate::engine::{Engine, PoolSettings, Settings};
+use crate::engine::{Engine, PoolSettings, PrepareSettings, Settings};
 use crate::error::{Error, Result};
+use crate::gate::{Gate, Rules};
 use crate::inbox::inbox;
 use crate::pool::Pool;
 use crate::shard::Shard;
@@ -31,6 +32,7 @@ pub struct Builder {
     memory: usize,
     max_payload: usize,
     retention: Duration,
+    dead_letter_retention: Duration,
     stall_after: Duration,
 }
 
@@ -45,6 +47,7 @@ impl Builder {
             memory: 256 << 20,
             max_payload: limits::PAYLOAD_BYTES,
             retention: Duration::from_secs(86_400),
+            dead_letter_retention: Duration::from_secs(30 * 86_400),
             stall_after: Duration::from_secs(10),
         }
     }
@@ -102,6 +105,13 @@ impl Builder {
         self
     }
 
+    /// How long dead letters are kept to be looked at and sent again. Default: 30 days. After it they are finished
+    /// posts like others, remembered for the [`retention`](Self::retention).
+    pub fn dead_letter_retention(mut self, retention: Duration) -> Self {
+        self.dead_letter_retention = retention;
+        self
+    }
+
     /// After how long a commit that has not come back stalls the scheduler, 100 ms to 10 minutes. Default: 10 s.
     pub fn stall_after(mut self, after: Duration) -> Self {
         self.stall_after = after;
@@ -130,21 +140,51 @@ impl Builder {
         let mut first_shard = 0;
         let mut pool_settings = Vec::with_capacity(pools.len());
         for (pool, id) in pools.iter().zip(ids) {
-            let (name, shards, retry) = (Arc::clone(&pool.name), pool.shards, pool.retry);
-            pool_settings.push(PoolSettings { id, name, first_shard, shards, retry });
-            first_shard += shards;
+            let gate = Gate::new(
+                &pool.name,
+                Rules {
+                    profile: pool.profile_limits.clone(),
+                    pool: pool.limits.clone(),
+                    breaker: pool.breaker,
+                    accounts: pool.accounts.clone(),
+                },
+            );
+            let shard = first_shard + pool.shards;
+            let prepare = pool.prepare.map(|own| PrepareSettings {
+                shard,
+                lead: own.lead,
+                retry: own.retry,
+                or_fail: own.or_fail,
+            });
+            let is_preparing = usize::from(prepare.is_some());
+            pool_settings.push(PoolSettings {
+                id,
+                name: Arc::clone(&pool.name),
+                first_shard,
+                shards: pool.shards,
+                retry: pool.retry,
+                guarantee: pool.guarantee,
+                catch_up: pool.catch_up,
+                gate,
+                is_limited: !(pool.limits.is_empty() && pool.profile_limits.is_empty() && pool.accounts.is_empty()),
+                prepare,
+            });
+            first_shard += pool.shards + is_preparing;
         }
         let settings = Settings {
             store: store.identity(),
             next_seq: store.next_seq(),
             last_commit_at: store.last_commit_at(),
-            pools: pool_settings,
+            remembered: store.remembered().map_err(Error::Store)?,
+            pools: pool_settings.clone(),
             horizon: self.horizon,
             claim_ahead: self.claim_ahead,
             memory: self.memory / pools.len().max(1),
             stall_after: self.stall_after,
             retention: self.retention,
+            dead_letter_retention: self.dead_letter_retention,
         };
+        let log = store.call_log();
         let engine = Engine::new(settings, clock.now());
 
         let bell = Bell::default();
@@ -156,25 +196,37 @@ impl Builder {
 
         let mut crews = Vec::with_capacity(pools.len());
         let mut desks = Vec::with_capacity(first_shard);
-        for pool in &pools {
-            let crew = Arc::new(Crew::start(pool, Arc::clone(&clock)).map_err(cannot_start)?);
+        let desks_before = std::cell::Cell::new(0);
+        for (place, (pool, settings)) in pools.iter().zip(&pool_settings).enumerate() {
+            let start = |threads, concurrency| {
+                Crew::start(&pool.name, &pool.broadcaster, threads, concurrency, Arc::clone(&clock)).map(Arc::new)
+            };
+            let worker = |shard: Shard, concurrency, timeout, crew: &Arc<Crew>| {
+                let bell = Bell::default();
+                let (orders_in, orders) = inbox(limits::ORDERS, &bell);
+                let (gate, log) = (shard.gate().clone(), log.clone().filter(|_| timeout == pool.timeout));
+                let (reports, crew) = (reports_in.clone(), Arc::clone(crew));
+                let number = desks_before.get();
+                desks_before.set(number + 1);
+                let worker =
+                    Worker { place, number, shard, gate, concurrency, timeout, log, orders, reports, bell, crew };
+                let worker = worker.start(Arc::clone(&clock)).map_err(cannot_start)?;
+                Ok::<_, Error>(DeskEnd { orders: orders_in, worker, backlog: Vec::new() })
+            };
+            let crew = start(pool.threads, pool.concurrency).map_err(cannot_start)?;
             for index in 0..pool.shards {
                 // The concurrency is shared out evenly; the first shards take what is left over.
                 let share = pool.concurrency / pool.shards + usize::from(index < pool.concurrency % pool.shards);
-                let bell = Bell::default();
-                let (orders_in, orders) = inbox(limits::ORDERS, &bell);
-                let worker = Worker {
-                    shard: Shard::new(share, pool.timeout),
-                    timeout: pool.timeout,
-                    orders,
-                    reports: reports_in.clone(),
-                    bell,
-                    crew: Arc::clone(&crew),
-                };
-                let worker = worker.start(Arc::clone(&clock)).map_err(cannot_start)?;
-                desks.push(DeskEnd { orders: orders_in, worker, backlog: Vec::new() });
+                let shard = Shard::new(share, pool.timeout, settings.gate.clone());
+                desks.push(worker(shard, share, pool.timeout, &crew)?);
             }
             crews.push(crew);
+            if let Some(own) = &pool.prepare {
+                let crew = start(own.threads, own.concurrency).map_err(cannot_start)?;
+                let shard = Shard::new(own.concurrency, own.timeout, Gate::new(&pool.name, Rules::default()));
+                desks.push(worker(shard, own.concurrency, own.timeout, &crew)?);
+                crews.push(crew);
+            }
         }
         let committer = committer::start(store, requests, answers_in).map_err(cannot_start)?;
         let weak_events = events.downgrade();
@@ -201,9 +253,15 @@ impl Builder {
         if self.pools.is_empty() {
             return Err(Error::NoPools);
         }
-        let mut names = HashSet::new();
+        let (mut names, mut accounts) = (HashSet::new(), HashMap::new());
         for pool in &self.pools {
             pool.check()?;
+            for account in &pool.accounts {
+                let same = accounts.entry(account.name().to_owned()).or_insert(account);
+                if !same.is(account) {
+                    return Err(Error::DuplicateAccount { account: account.name().to_owned() });
+                }
+            }
             if !names.insert(&pool.name) {
                 return Err(Error::DuplicatePool { pool: pool.name.to_string() });
             }
@@ -239,6 +297,7 @@ impl fmt::Debug for Builder {
             .field("memory", &self.memory)
             .field("max_payload", &self.max_payload)
             .field("retention", &self.retention)
+            .field("dead_letter_retention", &self.dead_letter_retention)
             .field("stall_after", &self.stall_after)
             .finish_non_exhaustive()
     }

@@ -8,18 +8,20 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
 use std::time::Duration;
 
+use bytes::Bytes;
 use chrono::{DateTime, TimeZone, Utc};
 
 pub use builder::Builder;
 pub use events::Events;
 
 use crate::clock::Clock;
-use crate::engine::{Command, NewPost, SchedulePromise, Weight, plan, plan_due};
+use crate::engine::{Command, NewPost, SchedulePromise, Weight, Wish, plan, plan_due};
 use crate::error::{Error, Result};
 use crate::id::PostId;
 use crate::inbox::{Refused, Slot};
 use crate::limits;
-use crate::post::{Outcome, Post, PostRef, Status};
+use crate::post::{Cursor, Outcome, Post, PostRef, Resolution, Shelf, Status};
+use crate::quota::{RateLimit, Scope};
 use crate::reply::{Promise, Reply};
 
 /// The handle to a running engine. Clone it freely; all clones speak to the same one.
@@ -105,7 +107,7 @@ impl Scheduler {
     fn plan_all(&self, posts: impl IntoIterator<Item = Post>) -> Result<Vec<NewPost>> {
         let (mut planned, mut bytes) = (Vec::new(), 0);
         for post in posts {
-            bytes += post.payload.len();
+            bytes += post.payload.len() + post.parts.iter().map(Bytes::len).sum::<usize>();
             planned.push(self.plan(&post)?);
             if planned.len() > limits::BATCH_POSTS || bytes > limits::BATCH_BYTES {
                 let (max_posts, max_bytes) = (limits::BATCH_POSTS, limits::BATCH_BYTES);
@@ -121,8 +123,11 @@ impl Scheduler {
     /// [`Error::TooLate`] if it is in flight or finished, [`Error::NotFound`], [`Error::ForeignId`], and the
     /// scheduler's own troubles.
     pub fn cancel(&self, post: impl Into<PostRef>) -> Reply<()> {
-        let post = post.into();
-        self.send(|promise| Command::Cancel { post, promise })
+        self.change(post.into(), Wish::Cancel)
+    }
+
+    fn change(&self, post: PostRef, wish: Wish) -> Reply<()> {
+        self.send(|promise| Command::Change { post, wish, promise })
     }
 
     /// Gives a post another due, by the rules of [`Post::at`]. A post that waits for its next attempt is tried
@@ -131,9 +136,161 @@ impl Scheduler {
     /// # Errors
     /// As [`cancel`](Self::cancel), and [`Error::DuePast`] and [`Error::DueOutOfRange`].
     pub fn reschedule<Z: TimeZone>(&self, post: impl Into<PostRef>, due: DateTime<Z>) -> Reply<()> {
-        let post = post.into();
         match plan_due(due.with_timezone(&Utc), false, self.shared.clock.wall()) {
-            Ok(due) => self.send(|promise| Command::Reschedule { post, due, promise }),
+            Ok(due) => self.change(post.into(), Wish::Reschedule(due)),
+            Err(error) => Reply::given(Err(error)),
+        }
+    }
+
+    /// Gives a post another payload. Its due stays, and so do its key and its place. If it had been prepared it is prepared
+    /// again. A dead letter can be edited too, before it is sent again.
+    ///
+    /// # Errors
+    /// As [`cancel`](Self::cancel), and [`Error::PayloadTooLarge`].
+    pub fn edit(&self, post: impl Into<PostRef>, payload: impl Into<Vec<u8>>) -> Reply<()> {
+        self.edit_part(post, 0, payload)
+    }
+
+    /// Gives one part of a thread, counted from 0, another payload.
+    ///
+    /// # Errors
+    /// As [`edit`](Self::edit), and [`Error::NoSuchPart`]; [`Error::TooLate`] if that part is published.
+    pub fn edit_part(&self, post: impl Into<PostRef>, part: usize, payload: impl Into<Vec<u8>>) -> Reply<()> {
+        let payload = Bytes::from(payload.into());
+        let (bytes, max) = (payload.len(), self.shared.max_payload);
+        if bytes > max {
+            return Reply::given(Err(Error::PayloadTooLarge { bytes, max }));
+        }
+        self.change(post.into(), Wish::Edit { part, payload })
+    }
+
+    /// Sends a post now instead of at its due. The engine's claim decides: it goes out once, however close its due is.
+    ///
+    /// # Errors
+    /// As [`cancel`](Self::cancel).
+    pub fn publish_now(&self, post: impl Into<PostRef>) -> Reply<()> {
+        self.change(post.into(), Wish::PublishNow)
+    }
+
+    /// Says what is true of a post that is in doubt ([`State::InDoubt`](crate::State::InDoubt)), or what is to be done with a
+    /// dead letter ([`State::Failed`](crate::State::Failed)): it was sent, it is to be sent again, it is to be dropped.
+    ///
+    /// # Errors
+    /// [`Error::NotInDoubt`] if it is neither; [`Error::NotFound`], [`Error::ForeignId`] and the scheduler's own troubles.
+    pub fn resolve(&self, post: impl Into<PostRef>, resolution: Resolution) -> Reply<()> {
+        self.change(post.into(), Wish::Resolve(resolution))
+    }
+
+    /// The posts of a pool that are held because nobody knows whether they were published; the oldest doubt first, at most
+    /// 1,000. Give the last one of them to see what follows.
+    ///
+    /// # Errors
+    /// [`Error::UnknownPool`] and the scheduler's own troubles.
+    pub fn in_doubt(&self, pool: &str, after: Option<&Status>) -> Reply<Vec<Status>> {
+        self.list(pool, Shelf::InDoubt, after)
+    }
+
+    /// The dead letters of a pool; the oldest first, at most 1,000. Give the last one of them to see what follows.
+    ///
+    /// # Errors
+    /// [`Error::UnknownPool`] and the scheduler's own troubles.
+    pub fn dead_letters(&self, pool: &str, after: Option<&Status>) -> Reply<Vec<Status>> {
+        self.list(pool, Shelf::Dead, after)
+    }
+
+    fn list(&self, pool: &str, shelf: Shelf, after: Option<&Status>) -> Reply<Vec<Status>> {
+        let after = after.map(|status| Cursor::of(status.record.home()));
+        self.send_to(pool, |place, promise| Command::List { place, shelf, after, promise })
+    }
+
+    /// Sends all dead letters of a pool again, and says how many. For single ones, see [`resolve`](Self::resolve).
+    ///
+    /// # Errors
+    /// [`Error::UnknownPool`] and the scheduler's own troubles.
+    pub fn requeue_dead_letters(&self, pool: &str) -> Reply<u64> {
+        self.send_to(pool, |place, promise| Command::RequeueAll { place, promise })
+    }
+
+    /// Pauses a pool: nothing of it is sent until [`resume`](Self::resume), also after a restart. What is in flight finishes.
+    ///
+    /// # Errors
+    /// [`Error::UnknownPool`] and the scheduler's own troubles.
+    pub fn pause(&self, pool: &str) -> Reply<()> {
+        self.send_to(pool, |place, promise| Command::Pause { place, paused: true, promise })
+    }
+
+    /// Lets a paused pool go on. What became due meanwhile goes out as its [`CatchUp`](crate::CatchUp) policy says.
+    ///
+    /// # Errors
+    /// As [`pause`](Self::pause).
+    pub fn resume(&self, pool: &str) -> Reply<()> {
+        self.send_to(pool, |place, promise| Command::Pause { place, paused: false, promise })
+    }
+
+    /// Holds a profile of a pool for this reason: its posts wait, also after a restart, until it is released. A
+    /// broadcaster that answers [`BroadcastError::unauthorized`](crate::BroadcastError::unauthorized) does the same.
+    ///
+    /// # Errors
+    /// [`Error::UnknownPool`] and the scheduler's own troubles.
+    pub fn hold_profile(&self, pool: &str, profile: &str, reason: &str) -> Reply<()> {
+        let (profile, reason) = (profile.to_owned(), Some(reason.to_owned()));
+        self.send_to(pool, |place, promise| Command::Hold { place, profile, reason, promise })
+    }
+
+    /// Releases a held profile. What became due meanwhile goes out as the pool's [`CatchUp`](crate::CatchUp) policy says.
+    ///
+    /// # Errors
+    /// As [`hold_profile`](Self::hold_profile).
+    pub fn release_profile(&self, pool: &str, profile: &str) -> Reply<()> {
+        let profile = profile.to_owned();
+        self.send_to(pool, |place, promise| Command::Hold { place, profile, reason: None, promise })
+    }
+
+    /// Lets other rate limits hold for a pool from now on, until the scheduler ends. What was counted is kept.
+    ///
+    /// # Errors
+    /// [`Error::UnknownPool`], [`Error::InvalidSetting`] and the scheduler's own troubles.
+    pub fn set_limits(&self, pool: &str, limits: impl IntoIterator<Item = RateLimit>) -> Reply<()> {
+        self.limit(Some(pool), Scope::Pool, None, limits.into_iter().collect())
+    }
+
+    /// As [`set_limits`](Self::set_limits), for each profile of a pool.
+    ///
+    /// # Errors
+    /// As [`set_limits`](Self::set_limits).
+    pub fn set_profile_limits(&self, pool: &str, limits: impl IntoIterator<Item = RateLimit>) -> Reply<()> {
+        self.limit(Some(pool), Scope::Profile, None, limits.into_iter().collect())
+    }
+
+    /// As [`set_limits`](Self::set_limits), for an account that pools share.
+    ///
+    /// # Errors
+    /// [`Error::UnknownAccount`], [`Error::InvalidSetting`] and the scheduler's own troubles.
+    pub fn set_account_limits(&self, account: &str, limits: impl IntoIterator<Item = RateLimit>) -> Reply<()> {
+        self.limit(None, Scope::Account, Some(account.to_owned()), limits.into_iter().collect())
+    }
+
+    fn limit(&self, pool: Option<&str>, scope: Scope, account: Option<String>, limits: Vec<RateLimit>) -> Reply<()> {
+        let of = pool.or(account.as_deref()).unwrap_or_default();
+        if let Some(error) = limits.iter().find_map(|limit| limit.check(of).err()) {
+            return Reply::given(Err(error));
+        }
+        let place = match pool.map(|pool| self.place(pool)).transpose() {
+            Ok(place) => place,
+            Err(error) => return Reply::given(Err(error)),
+        };
+        self.send(|promise| Command::Limit { place, scope, account, limits, promise })
+    }
+
+    /// Where a pool is in the scheduler's list.
+    fn place(&self, pool: &str) -> Result<usize> {
+        let place = self.shared.pools.iter().position(|known| **known == *pool);
+        place.ok_or_else(|| Error::UnknownPool { pool: pool.to_owned() })
+    }
+
+    fn send_to<T>(&self, pool: &str, command: impl FnOnce(usize, Promise<T>) -> Command) -> Reply<T> {
+        match self.place(pool) {
+            Ok(place) => self.send(|promise| command(place, promise)),
             Err(error) => Reply::given(Err(error)),
         }
     }

@@ -3,12 +3,16 @@
 use std::collections::{BTreeMap, HashSet};
 use std::time::Duration;
 
+use bytes::Bytes;
 use proptest::prelude::*;
 
 use super::sled::Sizes;
 use super::{MemoryStore, SledStore, Store};
 use crate::id::{PoolId, Seq};
-use crate::post::{Body, Change, Cursor, Found, Outcome, Page, Post, Receipt, Record, Stored, Verdict};
+use crate::post::{
+    Body, Change, Claimed, Cursor, Doubt, Found, Noted, Notes, Outcome, Page, Post, Ready, Receipt, Record, Shelf,
+    Stored, Verdict,
+};
 use crate::time::Timestamp;
 
 const DAY: i64 = 86_400_000;
@@ -91,7 +95,7 @@ impl Bed {
         self.next += 1;
         let at = Timestamp::from_millis(millis);
         let (seq, pool, body) = (Seq(self.next - 1), self.pools[pool], Body::encode(post));
-        Record { seq, pool, at, due: at, attempts: 0, revision: 0, maybe_sent: false, body }
+        Record { seq, pool, at, due: at, attempts: 0, revision: 0, doubt: Doubt::None, notes: Notes::default(), body }
     }
 
     fn plain(&mut self, millis: i64) -> Record {
@@ -114,6 +118,26 @@ impl Bed {
             verdicts.iter().map(|v| format!("{v:?}")).collect::<Vec<_>>(),
             own.map(|v| format!("{v:?}")).collect::<Vec<_>>()
         );
+    }
+
+    /// Claims these attempts of the posts; those of the later ones begin.
+    fn claim(&mut self, records: &[Record], attempt: u32, called: usize) {
+        self.commit(records.iter().map(|record| Change::Claim { home: record.home(), attempt }).collect());
+        let attempts: Vec<(Seq, u32)> = records.iter().map(|record| (record.seq, attempt)).collect();
+        self.calling(&attempts[records.len() - called..]);
+    }
+
+    fn calling(&mut self, attempts: &[(Seq, u32)]) {
+        self.store().call_log().unwrap().calling(attempts);
+    }
+
+    fn remember(&mut self, key: &str, value: &str) {
+        self.commit(vec![Change::Remember { key: key.to_owned().into(), value: value.to_owned().into() }]);
+    }
+
+    fn remembered(&mut self) -> Vec<(String, String)> {
+        let text = |bytes: Bytes| String::from_utf8(bytes.to_vec()).unwrap();
+        self.store().remembered().unwrap().into_iter().map(|(key, value)| (text(key), text(value))).collect()
     }
 
     fn settle(&mut self, record: &Record, attempts: u32, outcome: Outcome) {
@@ -162,7 +186,11 @@ fn live(record: &Record) -> Option<Found> {
 }
 
 fn claimed(record: &Record, attempt: u32) -> Option<Found> {
-    Some(Found::Live(Stored { record: record.clone(), claimed: Some(attempt) }))
+    Some(Found::Live(Stored { record: record.clone(), claimed: Some(Claimed { attempt, called: false }) }))
+}
+
+fn called(record: &Record, attempt: u32) -> Option<Found> {
+    Some(Found::Live(Stored { record: record.clone(), claimed: Some(Claimed { attempt, called: true }) }))
 }
 
 fn delivered() -> Outcome {
@@ -172,7 +200,19 @@ fn delivered() -> Outcome {
 fn moved(record: &Record, millis: i64) -> (Change, Record) {
     let at = Timestamp::from_millis(millis);
     let to = Record { at, attempts: record.attempts + 1, ..record.clone() };
-    (Change::Move { from: record.home(), to: Box::new(to.clone()) }, to)
+    (Change::Move { from: record.home(), to: Box::new(to.clone()), claim: None }, to)
+}
+
+/// A move to where the post is already.
+fn noted(record: &Record, notes: Notes, claim: Option<u32>) -> (Change, Record) {
+    let to = Record { notes, ..record.clone() };
+    (Change::Move { from: record.home(), to: Box::new(to.clone()), claim }, to)
+}
+
+/// Notes with a checkpoint of this many bytes.
+fn checkpoint(len: usize) -> Notes {
+    let bytes: Vec<u8> = (0..len).map(|i| (i * i / 5 + i + len) as u8).collect();
+    Notes::from(Noted { checkpoint: Some(bytes.into()), ..Noted::default() })
 }
 
 macro_rules! promises {
@@ -198,6 +238,7 @@ promises! {
     a_post_is_found_as_it_was_scheduled
     posts_are_loaded_in_the_order_of_their_instants_and_numbers
     pages_are_as_long_as_asked_and_go_on_where_they_ended
+    loading_goes_on_after_a_long_post
     a_page_ends_at_until_and_begins_after_the_cursor
     a_key_answers_with_the_post_that_has_it
     a_key_with_other_content_refuses_its_whole_unit
@@ -206,6 +247,15 @@ promises! {
     all_outcomes_come_back
     a_moved_post_is_loaded_at_its_new_home_only
     a_post_may_move_to_and_fro
+    a_post_may_move_to_where_it_is
+    a_claim_may_be_made_with_a_move
+    a_keyed_post_that_is_written_anew_keeps_its_key
+    notes_and_doubts_come_back
+    posts_on_a_shelf_are_loaded_from_there_and_come_back
+    what_is_remembered_comes_back_as_it_was_last
+    what_is_remembered_counts_with_its_commit
+    attempts_that_had_begun_are_told_from_those_that_had_not
+    a_claim_that_is_taken_back_takes_its_call_with_it
     claims_are_reported_to_later_processes_only
     a_claim_does_not_move_along
     a_released_claim_is_no_claim
@@ -225,7 +275,7 @@ promises! {
 fn a_post_is_found_as_it_was_scheduled(bed: &mut Bed) {
     let post = Post::new("one", "hello").profile("me").key("k").in_order().priority(crate::Priority::HIGH);
     let mut record = bed.record(1, NOON, &post);
-    (record.due, record.attempts, record.revision, record.maybe_sent) = (Timestamp::from_millis(5), 3, 9, true);
+    (record.due, record.attempts, record.revision) = (Timestamp::from_millis(5), 3, 9);
     bed.schedule(std::slice::from_ref(&record));
     for _ in 0..3 {
         assert_eq!(bed.find(record.seq), live(&record));
@@ -268,6 +318,26 @@ fn pages_are_as_long_as_asked_and_go_on_where_they_ended(bed: &mut Bed) {
     bed.schedule(&[behind, ahead.clone()]);
     let next = bed.page(page.through, NEVER, len * 2);
     assert_eq!(next.posts.iter().map(|stored| &stored.record).collect::<Vec<_>>(), [&records[2], &ahead]);
+}
+
+fn loading_goes_on_after_a_long_post(bed: &mut Bed) {
+    let long = bed.record(0, NOON, &Post::new("one", vec![1; 20_000]));
+    bed.schedule(std::slice::from_ref(&long));
+    // Waits until it is sorted.
+    bed.tidy(NOW, WEEK);
+    let later: Vec<Record> = (1..9).map(|i| bed.plain(NOON + i * 1_000)).collect();
+    bed.schedule(&later);
+    for i in 0..9 {
+        // Nothing of the long post's run is left to be loaded, again and again.
+        let page = bed.page(Cursor::through(Timestamp::from_millis(NOON + i)), NEVER, 1 << 20);
+        assert_eq!(page.posts.len(), later.len());
+        let mut cursor = Cursor::through(Timestamp::from_millis(NOON + i));
+        for until in 1..9 {
+            let page = bed.page(cursor, Timestamp::from_millis(NOON + until * 1_000), 1 << 20);
+            assert_eq!(page.posts.len(), 1);
+            cursor = page.through;
+        }
+    }
 }
 
 fn a_page_ends_at_until_and_begins_after_the_cursor(bed: &mut Bed) {
@@ -429,6 +499,292 @@ fn a_post_may_move_to_and_fro(bed: &mut Bed) {
     assert_eq!(bed.records(), []);
 }
 
+fn a_post_may_move_to_where_it_is(bed: &mut Bed) {
+    let [mut record, other] = [bed.plain(NOON), bed.plain(NOON)];
+    bed.schedule(&[record.clone(), other.clone()]);
+    for round in 0..30 {
+        let (change, there) = noted(&record, checkpoint(round * 17), None);
+        bed.commit(vec![change.clone()]);
+        if round % 4 == 0 {
+            bed.commit(vec![change]);
+        }
+        if round % 3 == 0 {
+            let filler: Vec<Record> = (0..5).map(|_| bed.record(1, NOON, &Post::new("two", "filler"))).collect();
+            bed.schedule(&filler);
+        }
+        if round % 7 == 0 {
+            bed.reopen();
+        }
+        assert_eq!(bed.records(), [there.clone(), other.clone()]);
+        assert_eq!(bed.find(there.seq), live(&there));
+        let page = bed.page(Cursor::of(there.home()), NEVER, 1);
+        assert_eq!(page.posts.iter().map(|stored| &stored.record).collect::<Vec<_>>(), [&other]);
+        record = there;
+    }
+    bed.settle(&record, 1, delivered());
+    for _ in 0..2 {
+        assert_eq!(bed.records(), std::slice::from_ref(&other));
+        bed.reopen();
+    }
+    bed.settle(&other, 1, delivered());
+    bed.tidy(NOW.after(WEEK * 2), WEEK);
+    assert_eq!((bed.find(record.seq), bed.records()), (None, vec![]));
+}
+
+fn a_claim_may_be_made_with_a_move(bed: &mut Bed) {
+    let records: Vec<Record> = (0..12).map(|i| bed.plain(NOON + i % 2 * DAY)).collect();
+    bed.schedule(&records);
+    bed.claim(&records, 1, 6);
+    let mut now = Vec::new();
+    for (i, record) in records.iter().enumerate() {
+        let claim = [None, Some(1), Some(2)][i % 3];
+        let (mut change, mut to) = noted(record, checkpoint(i), claim);
+        if i % 4 == 0 {
+            to.at = Timestamp::from_millis(NOON + 2 * DAY);
+            change = Change::Move { from: record.home(), to: Box::new(to.clone()), claim };
+        }
+        bed.commit(vec![change]);
+        assert_eq!(bed.find(to.seq), live(&to), "the engine knows its own claims");
+        now.push((i, to, claim));
+    }
+    for _ in 0..3 {
+        bed.reopen();
+        for (i, record, claim) in &now {
+            let found = match claim {
+                // The attempt that had begun goes on.
+                Some(1) if *i >= 6 => called(record, 1),
+                Some(attempt) => claimed(record, *attempt),
+                None => live(record),
+            };
+            assert_eq!(bed.find(record.seq), found, "{i}");
+        }
+        let found = bed.all(0, 60).into_iter().filter(|stored| stored.claimed.is_some()).count();
+        assert_eq!(found, 8);
+    }
+}
+
+fn a_keyed_post_that_is_written_anew_keeps_its_key(bed: &mut Bed) {
+    let mut record = bed.keyed("k", "a");
+    bed.schedule(std::slice::from_ref(&record));
+    for round in 0..20 {
+        let body = Body::encode(&Post::new("one", format!("edit {round}")).key("k"));
+        let to = Record { body, revision: round, ..record.clone() };
+        bed.commit(vec![Change::Move { from: record.home(), to: Box::new(to.clone()), claim: None }]);
+        let filler: Vec<Record> = (0..3).map(|_| bed.record(1, NOON + DAY, &Post::new("two", "filler"))).collect();
+        bed.schedule(&filler);
+        filler.iter().for_each(|filler| bed.settle(filler, 1, delivered()));
+        if round % 5 == 0 {
+            bed.tidy(NOW.after(WEEK * 2), WEEK);
+            bed.reopen();
+        }
+        assert_eq!(bed.store().find_key("k").unwrap(), live(&to));
+        record = to;
+    }
+}
+
+fn notes_and_doubts_come_back(bed: &mut Bed) {
+    let receipts = |count| (0..count).map(|i| Receipt::new(format!("{i}").repeat(700))).collect();
+    let prepared = Ready { bytes: vec![7; 60_000].into(), valid_until: NEVER, at: NOW };
+    let everything = Noted {
+        checkpoint: checkpoint(60_000).checkpoint().cloned(),
+        prepared: Some(prepared),
+        receipts: receipts(1_024),
+        reason: Some("no".to_owned()),
+        not_before: Some(NOW),
+        calls: 7,
+    };
+    let few = Noted { receipts: receipts(2), ..Noted::default() };
+    let mut records: Vec<Record> = Vec::new();
+    for (i, notes) in [Notes::default(), few.into(), checkpoint(0), checkpoint(5_900), everything.into(), checkpoint(9)]
+        .into_iter()
+        .enumerate()
+    {
+        let doubt = [Doubt::None, Doubt::Open, Doubt::Accepted][i % 3];
+        let record = bed.plain(NOON + i as i64);
+        records.push(Record { notes, doubt, ..record });
+    }
+    bed.schedule(&records);
+    for _ in 0..3 {
+        for max_bytes in [1, 100_000] {
+            let found: Vec<Record> = bed.all(0, max_bytes).into_iter().map(|stored| stored.record).collect();
+            assert!(found == records, "pages of {max_bytes}");
+        }
+        assert!(records.iter().all(|record| bed.find(record.seq) == live(record)));
+        bed.reopen();
+    }
+    for record in &mut records {
+        let notes = if record.notes.is_empty() { checkpoint(100) } else { Notes::default() };
+        let (change, there) = noted(record, notes, None);
+        bed.commit(vec![change]);
+        *record = there;
+    }
+    for record in &records {
+        bed.settle(record, 0, delivered());
+    }
+    for _ in 0..2 {
+        for record in &records {
+            let found = Found::Settled { record: record.clone(), outcome: delivered(), at: NOW };
+            assert!(bed.find(record.seq) == Some(found), "the notes of a post that ended are kept");
+        }
+        bed.reopen();
+    }
+}
+
+fn posts_on_a_shelf_are_loaded_from_there_and_come_back(bed: &mut Bed) {
+    let records: Vec<Record> = (0..60).map(|i| bed.plain(NOON + i % 3 * DAY)).collect();
+    bed.schedule(&records);
+    let (mut shelved, mut others) = (BTreeMap::new(), Vec::new());
+    for (i, record) in records.iter().enumerate() {
+        let shelf = match i % 4 {
+            0 => Shelf::Dead,
+            1 => Shelf::InDoubt,
+            2 => Shelf::Held,
+            _ => {
+                others.push(record.clone());
+                continue;
+            }
+        };
+        let at = shelf.place(NOW.after(Duration::from_secs(3_600 * i as u64)), &format!("profile {}", i % 5));
+        let to = Record { at, ..record.clone() };
+        bed.commit(vec![Change::Move { from: record.home(), to: Box::new(to.clone()), claim: None }]);
+        shelved.insert(to.home(), (shelf, i % 5, to));
+    }
+    others.sort_by_key(Record::home);
+    let range = |bed: &mut Bed, (after, until): (Cursor, Timestamp), max_bytes| {
+        let (mut found, mut cursor) = (Vec::new(), after);
+        while cursor < Cursor::through(until) {
+            let page = bed.page(cursor, until, max_bytes);
+            cursor = page.through;
+            found.extend(page.posts.into_iter().map(|stored| stored.record));
+        }
+        found
+    };
+    let on = |shelved: &BTreeMap<_, (Shelf, usize, Record)>, wanted: Shelf, profile: Option<usize>| {
+        let wanted = shelved.values().filter(|(shelf, of, _)| *shelf == wanted && profile.is_none_or(|p| p == *of));
+        wanted.map(|(_, _, record)| record.clone()).collect::<Vec<_>>()
+    };
+    for round in 0..4 {
+        assert_eq!(range(bed, (Cursor::START, Timestamp::from_millis(NOON + 9 * DAY)), 40), others);
+        for shelf in [Shelf::Dead, Shelf::InDoubt, Shelf::Held] {
+            assert_eq!(range(bed, shelf.range(), 30), on(&shelved, shelf, None), "{shelf:?}");
+        }
+        for profile in 0..5 {
+            let held = range(bed, Shelf::range_of(&format!("profile {profile}")), 1);
+            assert_eq!(held, on(&shelved, Shelf::Held, Some(profile)));
+        }
+        assert!(shelved.values().all(|(_, _, record)| bed.find(record.seq) == live(record)));
+        // Some go back.
+        for home in shelved.keys().copied().skip(round).step_by(4).collect::<Vec<_>>() {
+            let (_, _, record) = shelved.remove(&home).unwrap();
+            let (change, there) = moved(&record, NOON + DAY + round as i64);
+            bed.commit(vec![change]);
+            others.push(there);
+        }
+        others.sort_by_key(Record::home);
+        if round % 2 == 0 {
+            bed.reopen();
+        }
+    }
+    for record in &others {
+        bed.settle(record, 1, delivered());
+    }
+    bed.tidy(NOW.after(WEEK * 2), WEEK);
+    for _ in 0..2 {
+        assert_eq!(bed.records(), shelved.values().map(|(_, _, record)| record.clone()).collect::<Vec<_>>());
+        assert!(others.iter().all(|record| bed.find(record.seq).is_none()));
+        bed.reopen();
+    }
+}
+
+fn what_is_remembered_comes_back_as_it_was_last(bed: &mut Bed) {
+    assert_eq!(bed.remembered(), []);
+    let mut model = BTreeMap::new();
+    for round in 0..120 {
+        let (key, value) = (format!("key {}", round * 7 % 23), format!("{round}").repeat(round % 11 * 30));
+        let (key, value) = if round % 29 == 0 { (key.repeat(90), value.repeat(5)) } else { (key, value) };
+        bed.remember(&key, &value);
+        if value.is_empty() {
+            model.remove(&key);
+        } else {
+            model.insert(key, value);
+        }
+        if round % 17 == 0 {
+            bed.reopen();
+        }
+        if round % 5 == 0 {
+            assert_eq!(bed.remembered(), model.clone().into_iter().collect::<Vec<_>>(), "round {round}");
+        }
+    }
+    for key in model.into_keys() {
+        bed.remember(&key, "");
+    }
+    for _ in 0..2 {
+        assert_eq!(bed.remembered(), []);
+        bed.reopen();
+    }
+}
+
+fn what_is_remembered_counts_with_its_commit(bed: &mut Bed) {
+    let [first, second] = [bed.keyed("k", "a"), bed.keyed("k", "b")];
+    let remember = |value: &'static str| Change::Remember { key: "key".into(), value: value.into() };
+    bed.commit(vec![remember("one"), Change::Schedule(vec![first.clone()]), remember("two"), remember("three")]);
+    assert_eq!(bed.remembered(), [("key".to_owned(), "three".to_owned())]);
+    bed.commit(vec![remember("four"), Change::Schedule(vec![second])]);
+    bed.reopen();
+    assert_eq!(bed.remembered(), [("key".to_owned(), "four".to_owned())], "a unit that is refused takes nothing along");
+    assert_eq!(bed.records(), [first]);
+}
+
+fn attempts_that_had_begun_are_told_from_those_that_had_not(bed: &mut Bed) {
+    let records: Vec<Record> = (0..30).map(|i| bed.plain(NOON + i % 3 * DAY)).collect();
+    bed.schedule(&records);
+    bed.claim(&records[..10], 1, 5);
+    bed.reopen();
+    // The first process is long gone, and its claims are still open.
+    bed.claim(&records[10..20], 2, 5);
+    bed.reopen();
+    bed.claim(&records[20..], 3, 5);
+    bed.settle(&records[29], 3, delivered());
+    for round in 0..3 {
+        bed.reopen();
+        for (i, record) in records[..29].iter().enumerate() {
+            let attempt = i as u32 / 10 + 1;
+            let found = if i % 10 < 5 { claimed(record, attempt) } else { called(record, attempt) };
+            assert_eq!(bed.find(record.seq), found, "post {i}, round {round}");
+        }
+        let called = bed.all(0, 99).into_iter().filter(|stored| stored.claimed.is_some_and(|claim| claim.called));
+        assert_eq!(called.count(), 14);
+        bed.tidy(NOW, WEEK);
+    }
+    // What was called is claimed anew, and is not called this time.
+    bed.claim(&records[..10], 2, 0);
+    bed.reopen();
+    assert!(records[..10].iter().all(|record| bed.find(record.seq) == claimed(record, 2)));
+}
+
+fn a_claim_that_is_taken_back_takes_its_call_with_it(bed: &mut Bed) {
+    let records: Vec<Record> = (0..6).map(|i| bed.plain(NOON + i % 2 * DAY)).collect();
+    bed.schedule(&records);
+    for reopened in [false, true] {
+        bed.claim(&records, 1, 6);
+        if reopened {
+            bed.reopen();
+        }
+        for (i, record) in records.iter().enumerate() {
+            bed.commit(vec![match i % 2 {
+                0 => Change::Release { home: record.home() },
+                _ => noted(record, Notes::default(), None).0,
+            }]);
+        }
+        bed.claim(&records, 1, 0);
+        bed.reopen();
+        for record in &records {
+            assert_eq!(bed.find(record.seq), claimed(record, 1), "reopened: {reopened}");
+        }
+        bed.commit(records.iter().map(|record| Change::Release { home: record.home() }).collect());
+    }
+}
+
 fn claims_are_reported_to_later_processes_only(bed: &mut Bed) {
     let records: Vec<Record> = (0..10).map(|i| bed.plain(NOON + i % 2 * DAY)).collect();
     bed.schedule(&records);
@@ -499,7 +855,7 @@ fn changes_of_posts_that_are_not_there_are_ignored(bed: &mut Bed) {
         vec![
             Change::Claim { home, attempt: 1 },
             Change::Release { home },
-            Change::Move { from: home, to },
+            Change::Move { from: home, to, claim: Some(3) },
             Change::Settle { home, attempts: 7, outcome },
         ]
     };
@@ -693,7 +1049,15 @@ enum Op {
     Claim(usize),
     Release(usize),
     Move(usize, i64),
+    /// To a shelf: post, which one, number of the profile.
+    Shelve(usize, u8, u8),
+    /// To the same home: post, length of the checkpoint, whether an attempt is claimed, and which.
+    Note(usize, usize, Option<bool>),
     Settle(usize, u8),
+    /// The attempts claimed begin, if they are.
+    Call(usize),
+    /// Number of the key, length of the value.
+    Remember(u8, usize),
     /// Ends the commit.
     Commit,
     Reopen,
@@ -708,6 +1072,11 @@ fn op() -> impl Strategy<Value = Op> {
         3 => any::<usize>().prop_map(Op::Claim),
         1 => any::<usize>().prop_map(Op::Release),
         3 => (any::<usize>(), -60i64..60).prop_map(|(post, hours)| Op::Move(post, hours)),
+        1 => (any::<usize>(), 0..3u8, 0..5u8).prop_map(|(post, shelf, profile)| Op::Shelve(post, shelf, profile)),
+        2 => (any::<usize>(), 0..400usize, proptest::option::of(any::<bool>()))
+            .prop_map(|(post, len, claim)| Op::Note(post, len, claim)),
+        2 => any::<usize>().prop_map(Op::Call),
+        1 => (0..9u8, 0..300usize).prop_map(|(key, len)| Op::Remember(key, len)),
         4 => (any::<usize>(), 0..4u8).prop_map(|(post, outcome)| Op::Settle(post, outcome)),
         4 => Just(Op::Commit),
         1 => Just(Op::Reopen),
@@ -766,6 +1135,42 @@ impl Twins {
                     self.changes.push(change);
                     self.records[i] = to;
                 }
+            }
+            Op::Shelve(post, shelf, profile) => {
+                if let Some(i) = pick(&self.records, post).filter(|i| !self.ended.contains(&self.records[*i].seq)) {
+                    let shelf = [Shelf::Dead, Shelf::InDoubt, Shelf::Held][usize::from(shelf)];
+                    let to = Record { at: shelf.place(self.now, &profile.to_string()), ..self.records[i].clone() };
+                    let from = self.records[i].home();
+                    self.changes.push(Change::Move { from, to: Box::new(to.clone()), claim: None });
+                    self.records[i] = to;
+                }
+            }
+            Op::Note(post, len, claim) => {
+                if let Some(i) = pick(&self.records, post).filter(|i| !self.ended.contains(&self.records[*i].seq)) {
+                    let claim = claim.map(|same| self.records[i].attempts + 1 + u32::from(!same));
+                    let notes = if len < 50 { Notes::default() } else { checkpoint(len) };
+                    let (change, to) = noted(&self.records[i], notes, claim);
+                    self.changes.push(change);
+                    self.records[i] = to;
+                }
+            }
+            Op::Call(post) => {
+                if let Some(i) = pick(&self.records, post) {
+                    let record = self.records[i].clone();
+                    let attempt = record.attempts + 1;
+                    let change = Change::Claim { home: record.home(), attempt };
+                    if !self.ended.contains(&record.seq) {
+                        self.changes.push(change);
+                        self.commit();
+                        if matches!(self.memory.find(record.seq), Some(Found::Live(_))) {
+                            self.both(|bed| bed.calling(&[(record.seq, attempt)]));
+                        }
+                    }
+                }
+            }
+            Op::Remember(key, len) => {
+                let (key, value) = (vec![key; usize::from(key) * 40 + 1].into(), vec![key; len / 3 * 2].into());
+                self.changes.push(Change::Remember { key, value });
             }
             Op::Settle(post, outcome) => {
                 if let Some(i) = pick(&self.records, post) {
@@ -843,6 +1248,8 @@ impl Twins {
             assert_eq!(a, b, "key {key}");
         }
         let (a, b) = self.both(|bed| bed.store().next_seq());
+        assert_eq!(a, b);
+        let (a, b) = self.both(|bed| bed.store().remembered().unwrap());
         assert_eq!(a, b);
     }
 }

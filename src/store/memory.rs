@@ -4,11 +4,13 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use super::Store;
+use bytes::Bytes;
+
 use super::backend::Backend;
+use super::{CallLog, Store};
 use crate::error::StoreError;
 use crate::id::{PoolId, Seq};
-use crate::post::{Change, Cursor, Found, Home, Outcome, Page, Record, Stored, Verdict};
+use crate::post::{Change, Claimed, Cursor, Found, Home, Outcome, Page, Record, Stored, Verdict};
 use crate::time::Timestamp;
 
 /// The store in memory, for tests and for posts that need not outlive the process.
@@ -38,6 +40,9 @@ struct Data {
     homes: HashMap<Seq, Home>,
     /// The attempt claimed, and by which opening.
     claims: HashMap<Home, (u32, u64)>,
+    /// The last attempt of a post that has begun, as long as its claim is open.
+    called: HashMap<Seq, u32>,
+    remembered: BTreeMap<Bytes, Bytes>,
     settled: HashMap<Seq, (Record, Outcome, Timestamp)>,
     keys: HashMap<String, Seq>,
     next_seq: u64,
@@ -55,7 +60,9 @@ impl MemoryStore {
 impl Data {
     fn stored(&self, record: &Record) -> Stored {
         let claim = self.claims.get(&record.home()).filter(|(_, opening)| *opening < self.openings);
-        Stored { record: record.clone(), claimed: claim.map(|(attempt, _)| *attempt) }
+        let called = |attempt| self.called.get(&record.seq) == Some(&attempt);
+        let claimed = claim.map(|(attempt, _)| Claimed { attempt: *attempt, called: called(*attempt) });
+        Stored { record: record.clone(), claimed }
     }
 
     fn find(&self, seq: Seq) -> Option<Found> {
@@ -124,14 +131,28 @@ impl Data {
                 self.claims.insert(home, (attempt, self.openings));
             }
             Change::Claim { .. } => {}
-            Change::Release { home } => drop(self.claims.remove(&home)),
-            Change::Move { from, to } => {
+            Change::Release { home } if self.live.contains_key(&home) => {
+                self.claims.remove(&home);
+                self.called.remove(&home.seq);
+            }
+            Change::Release { .. } => {}
+            Change::Move { from, to, claim } => {
                 if self.take(from).is_some() {
+                    // The same attempt that goes on elsewhere has still begun.
+                    if self.called.get(&from.seq).copied() != claim {
+                        self.called.remove(&from.seq);
+                    }
+                    if let Some(attempt) = claim {
+                        self.claims.insert(to.home(), (attempt, self.openings));
+                    }
                     self.put(*to);
                 }
             }
+            Change::Remember { key, value } if value.is_empty() => drop(self.remembered.remove(&key)),
+            Change::Remember { key, value } => drop(self.remembered.insert(key, value)),
             Change::Settle { home, attempts, outcome } => {
                 if let Some(mut record) = self.take(home) {
+                    self.called.remove(&home.seq);
                     record.attempts = attempts;
                     self.settled.insert(home.seq, (record, outcome, now));
                 }
@@ -142,6 +163,16 @@ impl Data {
 }
 
 impl Store for MemoryStore {}
+
+/// What of a [`MemoryStore`] is shared.
+#[derive(Debug)]
+struct Shared(Arc<Mutex<Data>>);
+
+impl CallLog for Shared {
+    fn calling(&self, attempts: &[(Seq, u32)]) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).called.extend(attempts.iter().copied());
+    }
+}
 
 impl Backend for MemoryStore {
     fn pools(&mut self, names: &[String]) -> Result<Vec<PoolId>, StoreError> {
@@ -203,7 +234,7 @@ impl Backend for MemoryStore {
         let mut bytes = 0;
         for (home, record) in data.live.range(from..=to).filter(|(home, _)| **home != from) {
             page.posts.push(data.stored(record));
-            bytes += record.body.len();
+            bytes += record.body.len() + record.notes.len();
             if bytes >= max_bytes {
                 page.through = Cursor::of(*home);
                 break;
@@ -219,6 +250,14 @@ impl Backend for MemoryStore {
     fn find_key(&mut self, key: &str) -> Result<Option<Found>, StoreError> {
         let data = self.data();
         Ok(data.keys.get(key).and_then(|seq| data.find(*seq)))
+    }
+
+    fn remembered(&mut self) -> Result<Vec<(Bytes, Bytes)>, StoreError> {
+        Ok(self.data().remembered.iter().map(|(key, value)| (key.clone(), value.clone())).collect())
+    }
+
+    fn call_log(&mut self) -> Option<Arc<dyn CallLog>> {
+        Some(Arc::new(Shared(Arc::clone(&self.data))))
     }
 
     fn tidy(&mut self, now: Timestamp, retention: Duration) -> Result<bool, StoreError> {

@@ -6,6 +6,7 @@ mod sled;
 #[cfg(test)]
 mod conformance;
 
+pub(crate) use self::backend::CallLog;
 pub use self::memory::MemoryStore;
 pub use self::sled::SledStore;
 
@@ -16,12 +17,23 @@ pub trait Store: backend::Backend {}
 
 /// The store's own methods, hidden from hosts. Everything here is called by one thread, the committer.
 pub(crate) mod backend {
+    use std::fmt;
+    use std::sync::Arc;
     use std::time::Duration;
+
+    use bytes::Bytes;
 
     use crate::error::StoreError;
     use crate::id::{PoolId, Seq};
     use crate::post::{Change, Cursor, Found, Page, Verdict};
     use crate::time::Timestamp;
+
+    /// Which attempts have begun: written without waiting for the disk, so it outlives the process but not the machine's
+    /// power.
+    pub trait CallLog: Send + Sync + fmt::Debug {
+        /// These attempts are about to be made. Every one of them is claimed; called by any thread.
+        fn calling(&self, attempts: &[(Seq, u32)]);
+    }
 
     /// Contract:
     /// - `commit` is atomic and durable when it returns `Ok` (power loss included), and its effects are seen by
@@ -30,6 +42,7 @@ pub(crate) mod backend {
     ///   changes of the commit untouched.
     /// - A `Claim`, `Release`, `Move` or `Settle` whose home holds no live post is ignored. (It happens only for
     ///   posts of a unit that was refused in the same commit.)
+    /// - A claim is reported to later processes with what the call log says of it: see [`Claimed`](crate::post::Claimed).
     /// - A settled post can be found, by number and by key, until its retention is over; its key then is free.
     pub trait Backend: Send + 'static {
         /// Makes the pools of these names known and returns their numbers, in the same order.
@@ -52,7 +65,7 @@ pub(crate) mod backend {
         fn commit(&mut self, now: Timestamp, changes: Vec<Change>) -> Result<Vec<Verdict>, StoreError>;
 
         /// Live posts of the pool after `after` and at or before `until`, in order of `(at, seq)`: all of them,
-        /// or the first ones, until about `max_bytes` of bodies are in the page (always at least one post if
+        /// or the first ones, until about `max_bytes` of bodies and notes are in the page (always at least one post if
         /// there is one). `through` is `Cursor::through(until)` when all are in.
         fn load(&mut self, pool: PoolId, after: Cursor, until: Timestamp, max_bytes: usize)
         -> Result<Page, StoreError>;
@@ -62,6 +75,12 @@ pub(crate) mod backend {
 
         /// What is known of the post with this key.
         fn find_key(&mut self, key: &str) -> Result<Option<Found>, StoreError>;
+
+        /// All that is remembered, by key; nothing that was forgotten. Called once, after opening.
+        fn remembered(&mut self) -> Result<Vec<(Bytes, Bytes)>, StoreError>;
+
+        /// Where the attempts that have begun are written, if there is such a place. Called once, after opening.
+        fn call_log(&mut self) -> Option<Arc<dyn CallLog>>;
 
         /// Does a bounded piece of housekeeping: forgets posts that were settled longer than `retention` ago.
         /// Called now and then, when nothing else waits. True if there is more to do right away.

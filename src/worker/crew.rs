@@ -5,23 +5,28 @@
 //! thread holds up nobody: the others take what waits, and when half of them are blocked as many are added.
 
 use std::any::Any;
-use std::future::Future;
+use std::future::poll_fn;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::pin::{Pin, pin};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 use std::{io, thread};
 
+use bytes::Bytes;
 use crossbeam_channel::{Receiver, Sender};
 use tokio::runtime::{Handle, Runtime};
+use tokio::sync::watch;
 use tokio::task::AbortHandle;
 
 use crate::clock::{Bell, Clock, machine_time};
+use crate::error::Error;
 use crate::limits;
-use crate::pool::{BroadcastFuture, DynBroadcaster, Pool};
-use crate::post::{Delivery, Ending};
+use crate::pool::{Call as Calling, DynBroadcaster};
+use crate::post::{
+    BroadcastError, Delivery, Doubt, Ending, Guarantee, Line, Prepared, Receipt, Reconciled, Task, Wire,
+};
+use crate::reply::Promise;
 use crate::shard::Token;
 use crate::time::Timestamp;
 
@@ -35,7 +40,7 @@ pub struct Call {
     pub token: Token,
     pub delivery: Delivery,
     /// Where to say what came of it.
-    pub port: Port,
+    pub port: Arc<Port>,
 }
 
 /// What is said of a call.
@@ -43,31 +48,71 @@ pub struct Call {
 pub enum Said {
     /// The wall clock had stepped back before the due when it was about to be called.
     TooEarly { token: Token, delivery: Delivery },
+    /// It was taken back before it was called.
+    Withdrawn { token: Token },
     /// It goes on in the runtime and can be stopped.
     Waits { token: Token, started: Timestamp, abort: AbortHandle },
     /// It has ended.
-    Ended { token: Token, started: Timestamp, ending: Ending },
+    Ended { token: Token, started: Timestamp, word: Word },
+    /// It is alive, and has got so far.
+    Beat { token: Token, progress: Option<String> },
+    /// It wants this to be kept.
+    Checkpoint { token: Token, bytes: Bytes, promise: Promise<()> },
 }
 
-/// The way back to a worker. Never fuller than the worker's shard has deliveries running.
-#[derive(Clone, Debug)]
+/// How a call ended.
+#[derive(Debug)]
+pub enum Word {
+    /// A post was to be published; whether the broadcaster was called for that.
+    Attempt {
+        called: bool,
+        ending: Ending,
+    },
+    Prepared(Result<Prepared, BroadcastError>),
+    Discarded,
+}
+
+/// The way back to a worker. Besides a few words for each delivery that its shard has running it holds a bounded number.
+#[derive(Debug)]
 pub struct Port {
     sender: Sender<Said>,
     bell: Bell,
+    stopping: watch::Receiver<bool>,
 }
 
 impl Port {
     #[expect(clippy::disallowed_methods, reason = "the shard's concurrency bounds it")]
-    pub fn new(bell: &Bell) -> (Self, Receiver<Said>) {
+    pub fn new(bell: &Bell, crew: &Crew) -> (Self, Receiver<Said>) {
         let (sender, receiver) = crossbeam_channel::unbounded();
-        (Self { sender, bell: bell.clone() }, receiver)
+        (Self { sender, bell: bell.clone(), stopping: crew.stopping.subscribe() }, receiver)
     }
 
     fn say(&self, said: Said) {
-        // If the worker has ended, nobody wants to know any more.
+        // If the worker has ended, nobody wants to know any more; what is dropped answers for itself.
         if self.sender.send(said).is_ok() {
             self.bell.ring();
         }
+    }
+}
+
+impl Wire for Port {
+    fn beat(&self, token: (usize, u64), progress: Option<String>) {
+        // One beat more or less: it does not matter where so many are on their way.
+        if self.sender.len() < limits::WORDS {
+            self.say(Said::Beat { token: token.into(), progress });
+        }
+    }
+
+    fn checkpoint(&self, token: (usize, u64), bytes: Bytes, promise: Promise<()>) {
+        if self.sender.len() < limits::WORDS {
+            self.say(Said::Checkpoint { token: token.into(), bytes, promise });
+        } else {
+            promise.fulfil(Err(Error::Overloaded));
+        }
+    }
+
+    fn stopping(&self) -> watch::Receiver<bool> {
+        self.stopping.clone()
     }
 }
 
@@ -76,6 +121,8 @@ impl Port {
 pub struct Crew {
     shared: Arc<Shared>,
     calls: Sender<Call>,
+    /// Says when the scheduler is shutting down.
+    stopping: watch::Sender<bool>,
     runtime: Option<Runtime>,
     /// Threads to begin with, and at most.
     few: usize,
@@ -103,18 +150,24 @@ impl std::fmt::Debug for Shared {
 }
 
 impl Crew {
-    /// The crew of this pool, at work.
+    /// A crew of so many threads for this pool, at work; as many more as deliveries may be in flight if they block.
     #[expect(clippy::disallowed_methods, reason = "the shards' concurrency bounds it")]
-    pub fn start(pool: &Pool, clock: Arc<dyn Clock>) -> io::Result<Self> {
+    pub fn start(
+        name: &Arc<str>,
+        broadcaster: &Arc<dyn DynBroadcaster>,
+        threads: usize,
+        concurrency: usize,
+        clock: Arc<dyn Clock>,
+    ) -> io::Result<Self> {
         let runtime = tokio::runtime::Builder::new_multi_thread()
-            .worker_threads(pool.threads)
-            .thread_name(thread_name(&pool.name))
+            .worker_threads(threads)
+            .thread_name(thread_name(name))
             .enable_all()
             .build()?;
         let (sender, receiver) = crossbeam_channel::unbounded();
         let shared = Arc::new(Shared {
-            name: Arc::clone(&pool.name),
-            broadcaster: Arc::clone(&pool.broadcaster),
+            name: Arc::clone(name),
+            broadcaster: Arc::clone(broadcaster),
             clock,
             calls: receiver,
             beat: AtomicU64::new(1),
@@ -122,14 +175,20 @@ impl Crew {
         let crew = Self {
             shared,
             calls: sender,
+            stopping: watch::channel(false).0,
             runtime: Some(runtime),
-            few: pool.threads,
-            most: pool.concurrency.min(limits::CALLERS).max(pool.threads),
+            few: threads,
+            most: concurrency.min(limits::CALLERS).max(threads),
             callers: Mutex::default(),
             looked: AtomicU64::new(0),
         };
-        crew.add_threads(pool.threads)?;
+        crew.add_threads(threads)?;
         Ok(crew)
+    }
+
+    /// Tells the broadcasters that the scheduler is shutting down.
+    pub fn stop(&self) {
+        self.stopping.send_replace(true);
     }
 
     /// Has a delivery called.
@@ -204,43 +263,88 @@ impl Shared {
 
     fn call(&self, Call { token, delivery, port }: Call, runtime: &Handle) {
         let started = self.clock.wall();
-        if started < delivery.facts().at {
+        let facts = delivery.facts();
+        if started < facts.at {
             return port.say(Said::TooEarly { token, delivery });
         }
-        if !delivery.facts().stage.call() {
-            return;
+        if !facts.stage.call() {
+            return port.say(Said::Withdrawn { token });
         }
-        let broadcaster = Arc::clone(&self.broadcaster);
-        let mut attempt = match catch_unwind(AssertUnwindSafe(|| broadcaster.call(delivery))) {
-            Ok(future) => Attempt(future),
-            Err(panic) => return port.say(Said::Ended { token, started, ending: panicked(&*panic) }),
+        if facts.deadline.is_some_and(|deadline| started > deadline) {
+            let word = Word::Attempt { called: false, ending: Ending::TooLate };
+            return port.say(Said::Ended { token, started, word });
+        }
+        let line = Line { wire: Arc::clone(&port) as Arc<dyn Wire>, token: token.into() };
+        let delivery = delivery.with_line(line);
+        let mut work = match catch_unwind(AssertUnwindSafe(|| Work::begin(&self.broadcaster, &delivery))) {
+            Ok(work) => work,
+            Err(panic) => return port.say(Said::Ended { token, started, word: panicked(&delivery, &*panic) }),
         };
         // The first poll is made here, with a waker that wakes nobody: if it is not ready, the runtime polls
         // again at once with a real one.
-        match pin!(&mut attempt).poll(&mut Context::from_waker(Waker::noop())) {
-            Poll::Ready(ending) => port.say(Said::Ended { token, started, ending }),
+        match work.poll(&delivery, &mut Context::from_waker(Waker::noop())) {
+            Poll::Ready(word) => port.say(Said::Ended { token, started, word }),
             Poll::Pending => {
-                let back = port.clone();
-                let task =
-                    runtime.spawn(async move { back.say(Said::Ended { token, started, ending: attempt.await }) });
+                let back = Arc::clone(&port);
+                let task = runtime.spawn(async move {
+                    let word = poll_fn(|context| work.poll(&delivery, context)).await;
+                    back.say(Said::Ended { token, started, word });
+                });
                 port.say(Said::Waits { token, started, abort: task.abort_handle() });
             }
         }
     }
 }
 
-/// A broadcaster's call that ends even if it panics.
-struct Attempt(BroadcastFuture);
+/// A broadcaster's call under way.
+enum Work {
+    Broadcast(Calling<Result<Receipt, BroadcastError>>),
+    /// First the broadcaster is asked about an earlier attempt.
+    Reconcile(Calling<Word>),
+    Prepare(Calling<Result<Prepared, BroadcastError>>),
+    Discard(Calling<()>),
+}
 
-impl Future for Attempt {
-    type Output = Ending;
-
-    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Ending> {
-        match catch_unwind(AssertUnwindSafe(|| self.0.as_mut().poll(context))) {
-            Ok(answer) => answer.map(Ending::Answered),
-            Err(panic) => Poll::Ready(panicked(&*panic)),
+impl Work {
+    fn begin(broadcaster: &Arc<dyn DynBroadcaster>, delivery: &Delivery) -> Self {
+        let (own, given) = (Arc::clone(broadcaster), delivery.clone());
+        match delivery.facts().task {
+            Task::Broadcast if delivery.facts().doubt == Doubt::Open => {
+                Self::Reconcile(Box::pin(reconcile_first(own, given)))
+            }
+            Task::Broadcast => Self::Broadcast(own.broadcast(given)),
+            Task::Prepare => Self::Prepare(own.prepare(given)),
+            Task::Discard => Self::Discard(own.discard(given)),
         }
     }
+
+    /// Goes on with it; it ends even if it panics.
+    fn poll(&mut self, delivery: &Delivery, context: &mut Context<'_>) -> Poll<Word> {
+        let called = |ending| Word::Attempt { called: true, ending };
+        let polled = catch_unwind(AssertUnwindSafe(|| match self {
+            Self::Broadcast(call) => call.as_mut().poll(context).map(|answer| called(Ending::Answered(answer))),
+            Self::Reconcile(call) => call.as_mut().poll(context),
+            Self::Prepare(call) => call.as_mut().poll(context).map(Word::Prepared),
+            Self::Discard(call) => call.as_mut().poll(context).map(|()| Word::Discarded),
+        }));
+        polled.unwrap_or_else(|panic| Poll::Ready(panicked(delivery, &*panic)))
+    }
+}
+
+/// Asks what came of an earlier attempt, and publishes the post if it may be.
+async fn reconcile_first(broadcaster: Arc<dyn DynBroadcaster>, delivery: Delivery) -> Word {
+    let facts = delivery.facts();
+    let uncalled = |ending| Word::Attempt { called: false, ending };
+    let found = match Arc::clone(&broadcaster).reconcile(delivery.clone()).await {
+        Ok(found) => found,
+        Err(error) => return uncalled(Ending::Unreconciled(error)),
+    };
+    match found {
+        Reconciled::NotSent if facts.is_allowed => facts.stage.clear_doubt(),
+        Reconciled::Unknown if facts.is_allowed && facts.guarantee == Guarantee::AtLeastOnce => {}
+        found => return uncalled(Ending::Reconciled(found)),
+    }
+    Word::Attempt { called: true, ending: Ending::Answered(broadcaster.broadcast(delivery).await) }
 }
 
 /// Threads cannot have a NUL in their names; pools can.
@@ -248,8 +352,14 @@ fn thread_name(pool: &str) -> String {
     format!("punctual {}", pool.replace('\0', "?"))
 }
 
-fn panicked(panic: &(dyn Any + Send)) -> Ending {
+/// What is said of a call that panicked.
+fn panicked(delivery: &Delivery, panic: &(dyn Any + Send)) -> Word {
     let message = panic.downcast_ref::<&str>().map(|text| (*text).to_owned());
     let message = message.or_else(|| panic.downcast_ref::<String>().cloned());
-    Ending::Panicked { message: message.unwrap_or_else(|| "without a message".to_owned()) }
+    let message = message.unwrap_or_else(|| "without a message".to_owned());
+    match delivery.facts().task {
+        Task::Broadcast => Word::Attempt { called: true, ending: Ending::Panicked { message } },
+        Task::Prepare => Word::Prepared(Err(BroadcastError::transient(format!("the broadcaster panicked: {message}")))),
+        Task::Discard => Word::Discarded,
+    }
 }

@@ -2,7 +2,7 @@
 
 mod crew;
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::hash::BuildHasherDefault;
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,29 +13,41 @@ use rustc_hash::FxHasher;
 use tokio::task::AbortHandle;
 
 pub use crew::Crew;
-use crew::{Call, Port, Said};
+use crew::{Call, Port, Said, Word};
 
 use crate::clock::{Bell, Clock};
 use crate::engine::{Attempt, Report};
-use crate::id::PostId;
+use crate::error::Error;
+use crate::gate::Gate;
+use crate::id::{Seq, State};
 use crate::inbox::{Inbox, Slot, Take};
-use crate::post::{Delivery, Ending};
+use crate::post::{BroadcastError, Delivery, Ending, Task};
 use crate::shard::{Ended, Shard, Token};
+use crate::store::CallLog;
 use crate::time::{Now, Timestamp, Wake};
 
 /// What a worker is told.
 #[derive(Debug)]
 pub enum Order {
     Deliver(Vec<Delivery>),
-    Recall(PostId),
-    RecallAll,
+    /// Limits have changed.
+    Look,
 }
 
 /// What a worker is made of.
 #[derive(Debug)]
 pub struct Worker {
+    /// The pool's place in the scheduler's list.
+    pub place: usize,
+    /// The shard's number, across all pools.
+    pub number: usize,
     pub shard: Shard,
+    /// What the pool may do; the shard asks it too.
+    pub gate: Gate,
+    pub concurrency: usize,
     pub timeout: Duration,
+    /// Where it is noted which broadcasters are about to be called.
+    pub log: Option<Arc<dyn CallLog>>,
     pub orders: Inbox<Order>,
     pub reports: Slot<Report>,
     pub bell: Bell,
@@ -44,13 +56,22 @@ pub struct Worker {
 
 /// Most calls that are reported at once, so that the first of a spike do not wait for the last.
 const REPORT: usize = 2_048;
+/// Most calls that are noted and started at once.
+const START: usize = 1_024;
 
 impl Worker {
     /// Starts the loop on a thread of its own. It ends when nobody is left to give orders.
     pub fn start(self, clock: Arc<dyn Clock>) -> io::Result<thread::JoinHandle<()>> {
         clock.attach(self.bell.clone());
-        let (port, said) = Port::new(&self.bell);
-        let desk = Desk { worker: self, port, said, waiting: HashMap::default() };
+        let (port, said) = Port::new(&self.bell, &self.crew);
+        let desk = Desk {
+            worker: self,
+            port: Arc::new(port),
+            said,
+            taken: 0,
+            waiting: HashMap::default(),
+            given_up: BTreeMap::new(),
+        };
         thread::Builder::new().name("punctual shard".to_owned()).spawn(move || desk.run(&*clock))
     }
 }
@@ -58,31 +79,52 @@ impl Worker {
 /// The loop's state.
 struct Desk {
     worker: Worker,
-    port: Port,
+    port: Arc<Port>,
     said: Receiver<Said>,
+    /// Deliveries, and orders to look anew, that it has taken.
+    taken: u64,
     /// Calls that go on in the runtime, by the index of their token.
     waiting: HashMap<usize, (Token, Timestamp, AbortHandle), BuildHasherDefault<FxHasher>>,
+    /// Calls that took too long and go on all the same, by the serial of their token; the oldest first.
+    given_up: BTreeMap<u64, GivenUp>,
+}
+
+/// A call that may still be answered.
+struct GivenUp {
+    delivery: Delivery,
+    abort: Option<AbortHandle>,
 }
 
 impl Desk {
     fn run(mut self, clock: &dyn Clock) {
+        let mut starting = Vec::new();
+        let mut blocked = None;
         loop {
-            let mut report = Report::default();
-            if self.take_orders(&mut report) {
+            let (place, shard) = (self.worker.place, self.worker.number);
+            let mut report = Report { place, shard, ..Report::default() };
+            let before = self.taken;
+            if self.take_orders() {
                 // Nobody wants to know any more; what has not been called yet shall not be.
                 for delivery in self.worker.shard.started() {
                     delivery.facts().stage.withdraw();
                 }
                 return;
             }
-            let more = self.take_answers(&mut report);
             let now = clock.now();
+            let more = self.take_answers(now, &mut report);
             self.give_up(now, &mut report);
-            self.start_calls(now);
+            self.give_back(now, &mut report);
+            let started_all = self.start_calls(now, &mut starting);
+            // Nothing is under way, and what waits does so for the time: the engine need not wait for it.
+            let is_resting = self.worker.shard.started().next().is_none();
+            let until = self.worker.shard.poll_timeout().wall.filter(|_| is_resting);
+            if std::mem::replace(&mut blocked, until) != until || self.taken > before || !report.is_empty() {
+                (report.blocked_until, report.taken) = (until, self.taken);
+            }
             if !report.is_empty() {
                 self.worker.reports.put_waiting(report);
             }
-            if !more {
+            if !more && started_all {
                 let look = self.worker.crew.look().map(|after| now.mono + after);
                 let until = self.worker.shard.poll_timeout().or(Wake { wall: None, mono: look });
                 clock.wait(until, &self.worker.bell);
@@ -91,19 +133,16 @@ impl Desk {
     }
 
     /// True if nobody is left to give orders.
-    fn take_orders(&mut self, report: &mut Report) -> bool {
+    fn take_orders(&mut self) -> bool {
         loop {
             match self.worker.orders.take() {
                 Take::Message(Order::Deliver(deliveries)) => {
+                    self.taken += deliveries.len() as u64;
                     deliveries.into_iter().for_each(|delivery| self.worker.shard.push(delivery));
                 }
-                Take::Message(Order::Recall(id)) => match self.worker.shard.recall(id) {
-                    Some(slot) => report.recalled.push((id, slot)),
-                    None => report.kept.push(id),
-                },
-                Take::Message(Order::RecallAll) => {
-                    report.recalled.extend(self.worker.shard.recall_all());
-                    report.recalled_all = true;
+                Take::Message(Order::Look) => {
+                    self.taken += 1;
+                    self.worker.shard.look();
                 }
                 Take::Empty => return false,
                 Take::Deserted => return true,
@@ -112,56 +151,155 @@ impl Desk {
     }
 
     /// True if there is more than one report takes.
-    fn take_answers(&mut self, report: &mut Report) -> bool {
-        for said in self.said.try_iter().take(REPORT) {
+    fn take_answers(&mut self, now: Now, report: &mut Report) -> bool {
+        for _ in 0..REPORT {
+            let Ok(said) = self.said.try_recv() else { return false };
             match said {
-                Said::Ended { token, started, ending } => {
+                Said::Ended { token, started, word } => {
                     if self.waiting.get(&token.index()).is_some_and(|(waiting, ..)| *waiting == token) {
                         self.waiting.remove(&token.index());
                     }
-                    if let Some(Ended { delivery, .. }) = self.worker.shard.finish(token) {
-                        let (id, slot) = (delivery.id(), delivery.facts().slot);
-                        report.ended.push(Attempt { id, slot, started: Some(started), ending });
-                    }
+                    self.ended(now, token, started, word, report);
                 }
                 Said::Waits { token, started, abort } => {
                     if self.worker.shard.is_running(token) {
                         self.waiting.insert(token.index(), (token, started, abort));
                     } else {
-                        abort.abort();
+                        match self.given_up.get_mut(&token.serial()) {
+                            Some(given_up) => given_up.abort = Some(abort),
+                            None => abort.abort(),
+                        }
                     }
                 }
                 Said::TooEarly { token, delivery } => {
-                    if self.worker.shard.finish(token).is_some() {
+                    if let Some(ended) = self.worker.shard.finish(token) {
+                        self.leave_gate(now, &ended, None, report);
                         self.worker.shard.push(delivery);
                     }
                 }
+                Said::Withdrawn { token } => {
+                    if let Some(ended) = self.worker.shard.finish(token) {
+                        self.leave_gate(now, &ended, None, report);
+                    }
+                }
+                Said::Beat { token, progress } => {
+                    self.worker.shard.extend(token, now);
+                    let delivery = self.worker.shard.delivery(token);
+                    report.progress.extend(delivery.cloned().zip(progress));
+                }
+                Said::Checkpoint { token, bytes, promise } => match self.worker.shard.delivery(token) {
+                    Some(delivery) => report.checkpoints.push((delivery.clone(), bytes, promise)),
+                    None => {
+                        let id = self.given_up.get(&token.serial()).map(|given_up| given_up.delivery.id());
+                        let late = id.map(|id| Error::TooLate { id, state: State::InDoubt });
+                        promise.fulfil(Err(late.unwrap_or(Error::Closed)));
+                    }
+                },
             }
         }
         !self.said.is_empty()
     }
 
-    /// Gives up what is out of time. Its future is dropped, its place is free. What has waited in vain for a thread
-    /// has not been called: it is given back.
-    fn give_up(&mut self, now: Now, report: &mut Report) {
-        while let Some(Ended { token, delivery }) = self.worker.shard.poll_expired(now) {
-            let (id, slot) = (delivery.id(), delivery.facts().slot);
-            if delivery.facts().stage.withdraw() {
-                report.recalled.push((id, slot));
-                continue;
+    /// A call has ended, in time or after it was given up.
+    fn ended(&mut self, now: Now, token: Token, started: Timestamp, word: Word, report: &mut Report) {
+        let Some(ended) = self.worker.shard.finish(token) else {
+            if let Some(GivenUp { delivery, .. }) = self.given_up.remove(&token.serial())
+                && let Word::Attempt { called, ending } = word
+            {
+                report.late.push(Attempt { delivery, started: Some(started), called, ending });
             }
-            let started = self.waiting.remove(&token.index()).map(|(_, started, abort)| {
-                abort.abort();
-                started
-            });
-            let ending = Ending::TimedOut { after: self.worker.timeout };
-            report.ended.push(Attempt { id, slot, started, ending });
+            return;
+        };
+        match word {
+            Word::Attempt { called, ending } => {
+                let health = ending.is_healthy().filter(|_| called);
+                self.leave_gate(now, &ended, health, report);
+                if let Ending::Answered(Err(error)) | Ending::Unreconciled(error) = &ending
+                    && let Some((scope, until)) = error.throttles(now.wall)
+                {
+                    self.worker.gate.throttle(scope, ended.delivery.profile(), until);
+                }
+                let started = (!matches!(ending, Ending::TooLate)).then_some(started);
+                report.ended.push(Attempt { delivery: ended.delivery, started, called, ending });
+            }
+            Word::Prepared(result) => report.prepared.push((ended.delivery, result)),
+            Word::Discarded => {}
         }
     }
 
-    fn start_calls(&mut self, now: Now) {
-        while let Some((token, delivery)) = self.worker.shard.poll_start(now) {
-            self.worker.crew.call(Call { token, delivery, port: self.port.clone() });
+    /// An attempt is over: what it took of the pool's limits is given back if the broadcaster was not called.
+    fn leave_gate(&self, now: Now, ended: &Ended, health: Option<bool>, report: &mut Report) {
+        let turned = self.worker.gate.leave(ended.delivery.profile(), ended.entered, now.wall, health);
+        report.turned.extend(turned);
+    }
+
+    /// Gives up what is out of time: its place is free. What has waited in vain for a thread has not been called: it is
+    /// given back. What was called to publish goes on, and may still be answered.
+    fn give_up(&mut self, now: Now, report: &mut Report) {
+        while let Some(ended) = self.worker.shard.poll_expired(now) {
+            let Ended { token, ref delivery, .. } = ended;
+            let waiting = self.waiting.remove(&token.index());
+            if delivery.facts().stage.withdraw() || delivery.facts().stage.is_withdrawn() {
+                self.leave_gate(now, &ended, None, report);
+                report.returned.push((ended.delivery, now.wall));
+                continue;
+            }
+            let (started, abort) = waiting.map(|(_, started, abort)| (started, abort)).unzip();
+            let after = self.worker.timeout;
+            if delivery.facts().task != Task::Broadcast {
+                if let Some(abort) = abort {
+                    abort.abort();
+                }
+                if delivery.facts().task == Task::Prepare {
+                    let late = BroadcastError::transient(format!("not prepared within {after:?}"));
+                    report.prepared.push((ended.delivery, Err(late)));
+                }
+                continue;
+            }
+            self.leave_gate(now, &ended, Some(false), report);
+            self.given_up.insert(token.serial(), GivenUp { delivery: ended.delivery.clone(), abort });
+            if self.given_up.len() > self.worker.concurrency
+                && let Some((_, GivenUp { abort: Some(abort), .. })) = self.given_up.pop_first()
+            {
+                abort.abort();
+            }
+            let ending = Ending::TimedOut { after };
+            report.ended.push(Attempt { delivery: ended.delivery, started, called: true, ending });
         }
+    }
+
+    /// Gives back what must not start any more, or not soon.
+    fn give_back(&mut self, now: Now, report: &mut Report) {
+        while let Some(delivery) = self.worker.shard.poll_missed(now) {
+            if delivery.facts().stage.withdraw() {
+                report.ended.push(Attempt { delivery, started: None, called: false, ending: Ending::TooLate });
+            }
+        }
+        while let Some((delivery, until)) = self.worker.shard.poll_returned(now) {
+            if delivery.facts().stage.withdraw() {
+                report.returned.push((delivery, until));
+            }
+        }
+    }
+
+    /// Starts what may start, so many at once; false if there may be more.
+    fn start_calls(&mut self, now: Now, starting: &mut Vec<(Token, Delivery)>) -> bool {
+        while starting.len() < START
+            && let Some(start) = self.worker.shard.poll_start(now)
+        {
+            starting.push(start);
+        }
+        if let Some(log) = &self.worker.log {
+            let attempts = starting.iter().map(|(_, delivery)| (delivery.id().seq(), delivery.facts().claim));
+            let attempts: Vec<(Seq, u32)> = attempts.collect();
+            if !attempts.is_empty() {
+                log.calling(&attempts);
+            }
+        }
+        let is_all = starting.len() < START;
+        for (token, delivery) in starting.drain(..) {
+            self.worker.crew.call(Call { token, delivery, port: Arc::clone(&self.port) });
+        }
+        is_all
     }
 }

@@ -2,8 +2,9 @@
 //!
 //! ```text
 //! tree meta
-//!   t                          commit u64 | generation u32 | now i64 | next seq u64 | tables u32:
-//!                              everything up to here is sorted, and there are so many tables
+//!   t                          commit u64 | generation u32 | now i64 | next seq u64 | tables u32
+//!                              | runs of what is remembered: (generation u32, blocks u32)*:
+//!                              everything up to here is sorted, into so many tables and these runs
 //!   g, generation BE, part BE  length u32 of the table | part of the table
 //!   x, day BE                  generation u32: what it and older ones held of the day is forgotten
 //!   p, pool BE                 name
@@ -21,6 +22,7 @@ use crate::time::Timestamp;
 use super::codec::{self, Kind, Reader, SEAL_BYTES};
 use super::disk::Disk;
 use super::memtable::Tallies;
+use super::remembered::Span;
 
 /// What a run of posts holds of one pool, and how many of the pool's posts ended or left in this generation.
 #[derive(Clone, PartialEq, Eq, Default, Debug)]
@@ -133,13 +135,17 @@ impl Through {
     /// Nothing has been sorted.
     pub const NOTHING: Self = Self { commit: 0, generation: 0, now: Timestamp::MIN, next_seq: Seq(1) };
 
-    fn seal(&self, tables: u32) -> Vec<u8> {
+    fn seal(&self, tables: u32, remembered: &[Span]) -> Vec<u8> {
         let Self { commit, generation, now, next_seq } = self;
         let mut payload = commit.to_le_bytes().to_vec();
         payload.extend_from_slice(&generation.to_le_bytes());
         payload.extend_from_slice(&now.micros().to_le_bytes());
         payload.extend_from_slice(&next_seq.0.to_le_bytes());
         payload.extend_from_slice(&tables.to_le_bytes());
+        for Span { generation, blocks } in remembered {
+            payload.extend_from_slice(&generation.to_le_bytes());
+            payload.extend_from_slice(&blocks.to_le_bytes());
+        }
         codec::seal(Kind::Meta, b"t", &payload)
     }
 }
@@ -150,28 +156,56 @@ pub struct Meta {
     tree: Tree,
 }
 
-/// How far all is sorted, what each sorted generation holds, and up to which generation each day is forgotten.
-type Sorted = (Through, Vec<Table>, BTreeMap<u32, u32>);
+/// What is sorted.
+#[derive(Debug)]
+pub struct Sorted {
+    pub through: Through,
+    /// What each generation holds.
+    pub tables: Vec<Table>,
+    /// Up to which generation each of these days is forgotten.
+    pub forgotten: BTreeMap<u32, u32>,
+    /// The runs of what is remembered.
+    pub remembered: Vec<Span>,
+}
 
 impl Meta {
     pub fn open(disk: &Disk) -> Result<Self, StoreError> {
         Ok(Self { tree: disk.tree("meta")? })
     }
 
-    /// Up to where everything is sorted, and the number of tables.
-    fn through(&self, disk: &Disk) -> Result<(Through, u32), StoreError> {
-        let Some(payload) = disk.get(&self.tree, Kind::Meta, b"t")? else { return Ok((Through::NOTHING, 0)) };
+    /// Up to where everything is sorted, the number of tables, and the runs of what is remembered.
+    fn through(&self, disk: &Disk) -> Result<(Through, u32, Vec<Span>), StoreError> {
+        let Some(payload) = disk.get(&self.tree, Kind::Meta, b"t")? else {
+            return Ok((Through::NOTHING, 0, Vec::new()));
+        };
         let mut reader = Reader::new(&payload);
         let parts = (reader.u64(), reader.u32(), reader.i64(), reader.u64(), reader.u32());
         let (Some(commit), Some(generation), Some(now), Some(next_seq), Some(tables)) = parts else {
             return Err(disk.damaged("the record of what is sorted"));
         };
-        Ok((Through { commit, generation, now: Timestamp::from_micros(now), next_seq: Seq(next_seq) }, tables))
+        let through = Through { commit, generation, now: Timestamp::from_micros(now), next_seq: Seq(next_seq) };
+        let mut remembered = Vec::new();
+        while let (Some(generation), Some(blocks)) = (reader.u32(), reader.u32()) {
+            remembered.push(Span { generation, blocks });
+        }
+        Ok((through, tables, remembered))
+    }
+
+    /// The runs of what is remembered.
+    pub fn remembered(&self, disk: &Disk) -> Result<Vec<Span>, StoreError> {
+        self.through(disk).map(|(_, _, remembered)| remembered)
     }
 
     /// Makes a generation a sorted one, in one step.
-    pub fn add(&self, disk: &Disk, table: &Table, through: Through, block_bytes: usize) -> Result<(), StoreError> {
-        let (_, tables) = self.through(disk)?;
+    pub fn add(
+        &self,
+        disk: &Disk,
+        table: &Table,
+        through: Through,
+        remembered: &[Span],
+        block_bytes: usize,
+    ) -> Result<(), StoreError> {
+        let (_, tables, _) = self.through(disk)?;
         let mut batch = Batch::default();
         let bytes = table.encode();
         for (part, piece) in bytes.chunks(block_bytes - SEAL_BYTES - 4).enumerate() {
@@ -179,19 +213,19 @@ impl Meta {
             let key = table_key(table.generation, part as u16);
             batch.insert(&key, codec::seal(Kind::Meta, &key, &payload));
         }
-        batch.insert(b"t", through.seal(tables + 1));
+        batch.insert(b"t", through.seal(tables + 1, remembered));
         disk.apply(&self.tree, batch)
     }
 
     /// Everything that is sorted; checked to be all.
     pub fn sorted(&self, disk: &Disk) -> Result<Sorted, StoreError> {
-        let (through, expected) = self.through(disk)?;
+        let (through, expected, remembered) = self.through(disk)?;
         let (tables, forgotten) = self.tables(disk)?;
         let is_new = tables.last().is_some_and(|last| last.generation > through.generation);
         if is_new || tables.len() as u64 != u64::from(expected) {
             return Err(disk.damaged(format!("{} generations are sorted, but {expected} should be", tables.len())));
         }
-        Ok((through, tables, forgotten))
+        Ok(Sorted { through, tables, forgotten, remembered })
     }
 
     /// All tables, with what is forgotten left out of them; the forgotten days.
@@ -227,15 +261,21 @@ impl Meta {
         Ok((tables, forgotten))
     }
 
-    pub fn forget_day(&self, disk: &Disk, day: u32, through: u32) -> Result<(), StoreError> {
-        self.put(disk, &day_key(day), &through.to_le_bytes())
+    /// Notes that of each of these days everything up to a generation is forgotten.
+    pub fn forget_days(&self, disk: &Disk, days: &[(u32, u32)]) -> Result<(), StoreError> {
+        let mut batch = Batch::default();
+        for (day, through) in days {
+            let key = day_key(*day);
+            batch.insert(&key, codec::seal(Kind::Meta, &key, &through.to_le_bytes()));
+        }
+        disk.apply(&self.tree, batch)
     }
 
     /// Removes what is kept about a generation of which nothing is left.
     pub fn remove_table(&self, disk: &Disk, generation: u32) -> Result<(), StoreError> {
-        let (through, tables) = self.through(disk)?;
+        let (through, tables, remembered) = self.through(disk)?;
         let mut batch = Batch::default();
-        batch.insert(b"t", through.seal(tables.saturating_sub(1)));
+        batch.insert(b"t", through.seal(tables.saturating_sub(1), &remembered));
         for item in disk.range(&self.tree, Kind::Meta, table_key(generation, 0).to_vec()..) {
             let (key, _) = item?;
             if key.get(..5) != table_key(generation, 0).get(..5) {
@@ -265,12 +305,9 @@ impl Meta {
     }
 
     pub fn add_pool(&self, disk: &Disk, id: PoolId, name: &str) -> Result<(), StoreError> {
-        self.put(disk, &pool_key(id.0), name.as_bytes())
-    }
-
-    fn put(&self, disk: &Disk, key: &[u8], payload: &[u8]) -> Result<(), StoreError> {
+        let key = pool_key(id.0);
         let mut batch = Batch::default();
-        batch.insert(key, codec::seal(Kind::Meta, key, payload));
+        batch.insert(&key, codec::seal(Kind::Meta, &key, name.as_bytes()));
         disk.apply(&self.tree, batch)
     }
 }
@@ -317,17 +354,27 @@ impl Catalog {
         self.days.get(&day)?.get(&generation)
     }
 
-    /// Forgets a day: the last generation that held something of it, and those of which nothing is left.
-    pub fn forget(&mut self, day: u32) -> Option<(u32, Vec<u32>)> {
-        let generations: Vec<u32> = self.days.remove(&day)?.into_keys().collect();
-        for generation in &generations {
+    /// Blocks of all runs of this day.
+    pub fn blocks(&self, day: u32) -> u64 {
+        self.of_day(day).map(|(_, held)| held.blocks()).sum()
+    }
+
+    /// Forgets a day: the last generation that held something of it.
+    pub fn forget(&mut self, day: u32) -> Option<u32> {
+        let generations = self.days.remove(&day)?;
+        for generation in generations.keys() {
             if let Some(days) = self.spans.get_mut(generation) {
                 *days -= 1;
             }
         }
+        generations.into_keys().next_back()
+    }
+
+    /// Lets go of the generations of which nothing is left.
+    pub fn remove_gone(&mut self) -> Vec<u32> {
         let gone = self.spans.iter().filter(|(_, days)| **days == 0).map(|(generation, _)| *generation).collect();
         self.spans.retain(|_, days| *days > 0);
-        Some((*generations.last()?, gone))
+        gone
     }
 }
 

@@ -4,7 +4,8 @@
 //! ```text
 //! block    crc32 u32 LE over (kind, key, all that follows) | version u8 | payload; at most 6,000 bytes
 //! varint   7 bits a byte, lowest first, high bit set on all but the last
-//! record   due - at zigzag | attempts varint | revision varint | flags u8 (1: maybe sent) | body
+//! record   due - at zigzag | attempts varint | revision varint | flags u8 (1: open doubt, 2: accepted doubt, 4: notes)
+//!          | if it has notes: their length varint, notes | body
 //! outcome  0 receipt | 1 reason | 2 seconds varint, nanos varint | 3; texts have their length before them
 //! ```
 
@@ -13,7 +14,7 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use crate::id::{PoolId, Seq};
-use crate::post::{Body, Outcome, Receipt, Record};
+use crate::post::{Body, Doubt, Notes, Outcome, Receipt, Record};
 use crate::time::Timestamp;
 
 /// Longest value that is given to sled: longer ones could end up in files that it never syncs.
@@ -21,7 +22,11 @@ pub const BLOCK_BYTES: usize = 6_000;
 /// What a sealed block has before its payload.
 pub const SEAL_BYTES: usize = 5;
 /// Version of all that is in blocks.
-const VERSION: u8 = 1;
+const VERSION: u8 = 2;
+
+const OPEN_DOUBT: u8 = 1;
+const ACCEPTED_DOUBT: u8 = 2;
+const HAS_NOTES: u8 = 4;
 
 /// What a block belongs to. Part of its checksum, as its key is: a block in the wrong place is a damaged one.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -32,6 +37,7 @@ pub enum Kind {
     Index = 4,
     Keys = 5,
     Meta = 6,
+    Remembered = 7,
 }
 
 /// The block that holds this payload under this key.
@@ -73,8 +79,13 @@ pub fn put_zigzag(out: &mut Vec<u8>, value: i64) {
 }
 
 pub fn put_text(out: &mut Vec<u8>, text: &str) {
-    put_varint(out, text.len() as u64);
-    out.extend_from_slice(text.as_bytes());
+    put_bytes(out, text.as_bytes());
+}
+
+/// Bytes, with their length before them.
+pub fn put_bytes(out: &mut Vec<u8>, bytes: &[u8]) {
+    put_varint(out, bytes.len() as u64);
+    out.extend_from_slice(bytes);
 }
 
 /// `to` as its distance from `from`; any two instants have one.
@@ -161,8 +172,13 @@ impl<'a> Reader<'a> {
     }
 
     pub fn text(&mut self) -> Option<String> {
+        String::from_utf8(self.bytes()?.to_vec()).ok()
+    }
+
+    /// What [`put_bytes`] wrote, shared with what is read from.
+    pub fn bytes(&mut self) -> Option<Bytes> {
         let len = self.number()?;
-        String::from_utf8(self.take(len)?.to_vec()).ok()
+        self.take(len)
     }
 
     /// This many bytes, shared with what is read from.
@@ -197,10 +213,20 @@ pub fn put_head(out: &mut Vec<u8>, record: &Record) {
     put_step(out, record.at, record.due);
     put_varint(out, record.attempts.into());
     put_varint(out, record.revision.into());
-    out.push(record.maybe_sent.into());
+    let doubt = match record.doubt {
+        Doubt::None => 0,
+        Doubt::Open => OPEN_DOUBT,
+        Doubt::Accepted => ACCEPTED_DOUBT,
+    };
+    if record.notes.is_empty() {
+        out.push(doubt);
+        return;
+    }
+    out.push(doubt | HAS_NOTES);
+    put_bytes(out, &record.notes.encode());
 }
 
-/// Reads a head and the body after it. `body_len`: as many bytes, or all that are left.
+/// Reads a head and the body after it: `len` bytes, or all that are left.
 pub fn read_record(
     reader: &mut Reader<'_>,
     pool: PoolId,
@@ -211,12 +237,19 @@ pub fn read_record(
     let due = reader.step(at)?;
     let attempts = reader.number()?;
     let revision = reader.number()?;
-    let maybe_sent = reader.u8()? != 0;
+    let flags = reader.u8()?;
+    let doubt = match flags & !HAS_NOTES {
+        0 => Doubt::None,
+        OPEN_DOUBT => Doubt::Open,
+        ACCEPTED_DOUBT => Doubt::Accepted,
+        _ => return None,
+    };
+    let notes = if flags & HAS_NOTES == 0 { Notes::default() } else { Notes::decode(&reader.bytes()?)? };
     let body = match len {
         Some(len) => reader.take(len)?,
         None => reader.rest()?,
     };
-    Some(Record { seq, pool, at, due, attempts, revision, maybe_sent, body: Body::decode(body)? })
+    Some(Record { seq, pool, at, due, attempts, revision, doubt, notes, body: Body::decode(body)? })
 }
 
 pub fn put_outcome(out: &mut Vec<u8>, outcome: &Outcome) {

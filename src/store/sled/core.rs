@@ -6,14 +6,16 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use ::sled::Tree;
+use bytes::Bytes;
 use rustc_hash::FxHashMap;
 
 use crate::error::StoreError;
 use crate::id::{PoolId, Seq};
-use crate::post::{Change, Home, Record, Verdict};
+use crate::post::{Change, Found, Home, Record, Stored, Verdict};
 use crate::time::Timestamp;
 
 use super::Sizes;
+use super::calls::{Calls, Closed};
 use super::catalog::{Catalog, Meta};
 use super::codec::Kind;
 use super::disk::Disk;
@@ -23,12 +25,17 @@ use super::journal::{CommitWriter, Entry, Journal};
 use super::keys::{KeyCatalog, Keys};
 use super::load::Bookmark;
 use super::memtable::{Frozen, Memtable, Tallies};
+use super::remembered::{Remembered, Span};
 use super::run::{Run, RunReader};
 use super::sorter::{self, Done, Job, Sorter};
 use super::state::{self, DayState, Days};
 
 /// Generations that may wait for the sorter; with more, commits wait too.
 const FROZEN: usize = 2;
+/// Days on shelves that are forgotten at once, at most.
+const DAYS_AT_ONCE: usize = 1_000;
+/// Calls of earlier processes that are looked at in one go.
+const CALLS_AT_ONCE: usize = 200;
 
 /// Everything that an open store consists of. Fields are dropped in this order: the sorter before the database,
 /// the lock last.
@@ -41,6 +48,10 @@ pub struct Core {
     pub(super) meta: Meta,
     pub(super) index: Index,
     pub(super) keys: Keys,
+    pub(super) remembered: Remembered,
+    /// The runs of what is remembered; they stay until the sorter is told of others.
+    pub(super) spans: Vec<Span>,
+    pub(super) calls: Calls,
     pub(super) disk: Arc<Disk>,
     pub(super) witness: Witness,
     pub(super) sizes: Sizes,
@@ -53,7 +64,8 @@ pub struct Core {
     pub(super) days: Days,
     /// Claims of this generation and later ones are this process's own.
     pub(super) own_from: u32,
-    pub(super) bookmarks: FxHashMap<PoolId, Bookmark>,
+    /// One for each pool, and one for what the pool has on shelves.
+    pub(super) bookmarks: FxHashMap<(PoolId, bool), Bookmark>,
     pub(super) pools: Vec<String>,
     pub(super) commit: u64,
     pub(super) next_seq: Seq,
@@ -94,6 +106,7 @@ impl Core {
         let mut commit = CommitWriter::new(now);
         let mut verdicts = Vec::new();
         let mut full = None;
+        let mut closed = Vec::new();
         for change in changes {
             match change {
                 Change::Schedule(records) => {
@@ -116,10 +129,11 @@ impl Core {
                     if let Some(day) = self.live_day(home)? {
                         day.forget_claim(home.seq);
                         commit.release(home);
+                        closed.push(Closed::Moved { seq: home.seq, claim: None });
                         self.apply(now, Entry::Release { home });
                     }
                 }
-                Change::Move { from, to } => {
+                Change::Move { from, to, claim } => {
                     let generation = self.current.generation;
                     let is_replaced = self.current.posts.contains_key(&from.seq);
                     if let Some(day) = self.live_day(from)? {
@@ -128,15 +142,26 @@ impl Core {
                             day.leave(from.seq, generation);
                         }
                         commit.shift(from, &to);
+                        closed.push(Closed::Moved { seq: from.seq, claim });
+                        let home = to.home();
                         self.apply(now, Entry::Move { from, to: *to });
+                        if let Some(attempt) = claim {
+                            commit.claim(home, attempt);
+                            self.apply(now, Entry::Claim { home, attempt });
+                        }
                     }
                 }
                 Change::Settle { home, attempts, outcome } => {
                     if let Some(day) = self.live_day(home)? {
                         day.settle(home.seq);
                         commit.settle(home, attempts, &outcome);
+                        closed.push(Closed::Settled(home.seq));
                         self.apply(now, Entry::Settle { home, attempts, outcome });
                     }
+                }
+                Change::Remember { key, value } => {
+                    commit.remember(&key, &value);
+                    self.apply(now, Entry::Remember { key, value });
                 }
             }
         }
@@ -144,6 +169,7 @@ impl Core {
         self.journal.write(&self.disk, self.commit, commit, self.next_seq)?;
         let noted = self.witness.note(self.commit);
         noted.map_err(|error| self.disk.io_error("write the witness of", error))?;
+        self.calls.close(&closed);
         self.current.ends_with(self.commit, now, self.next_seq);
         if self.current.bytes >= self.sizes.generation_bytes || self.current.marks.len() >= self.sizes.generation_marks
         {
@@ -254,15 +280,7 @@ impl Core {
             }
         }
         for table in self.frozen.iter().map(|frozen| &frozen.table).chain([&self.current]) {
-            if !table.days.contains(&day) {
-                continue;
-            }
-            for (seq, _) in table.moved.iter().filter(|(_, from)| state::day(from.at) == day) {
-                state.leave(*seq, table.generation);
-            }
-            for (seq, mark) in table.marks.iter().filter(|(_, mark)| mark.day == day) {
-                state.take_mark(*seq, table.generation, &mark.what, self.own_from);
-            }
+            table.tell(day, self.own_from, &mut state);
         }
         Ok(state)
     }
@@ -321,10 +339,11 @@ impl Core {
 
     fn take_in(&mut self, done: Done) {
         match done {
-            Done::Sorted(table) => {
+            Done::Sorted(table, spans) => {
                 if let Some(frozen) = self.frozen.pop_front() {
-                    self.sorter.ask(Job::Discard(frozen));
+                    self.sorter.ask(Job::Discard(frozen, spans.clone()));
                 }
+                self.spans = spans;
                 self.key_catalog.add(table.generation, table.key_blocks, table.keys);
                 self.catalog.add(table);
             }
@@ -332,28 +351,68 @@ impl Core {
         }
     }
 
-    /// Has one day forgotten, or brought to where it can be.
+    pub fn remembered(&mut self) -> Result<Vec<(Bytes, Bytes)>, StoreError> {
+        self.poll()?;
+        let tables = self.frozen.iter().map(|frozen| &frozen.table).chain([&self.current]);
+        self.remembered.read(&self.disk, &self.spans, tables.map(|table| &table.remembered))
+    }
+
     pub fn tidy(&mut self, now: Timestamp, retention: Duration) -> Result<bool, StoreError> {
         self.poll()?;
+        self.check_calls()?;
         self.forget_before = self.forget_before.max(now.before(retention));
+        Ok(self.forget()? || !self.calls.is_checked())
+    }
+
+    /// Lets go of some calls of earlier processes whose claims are closed.
+    fn check_calls(&mut self) -> Result<(), StoreError> {
+        if !self.calls.is_checked() {
+            for seq in self.calls.take_unchecked(CALLS_AT_ONCE) {
+                if !matches!(self.find(seq)?, Some(Found::Live(Stored { claimed: Some(_), .. }))) {
+                    self.calls.forget(seq);
+                }
+            }
+        }
+        self.calls.compact_if_long();
+        Ok(())
+    }
+
+    /// Has a day forgotten, or many small ones, or brought to where it can be. True if there is more to do right away.
+    fn forget(&mut self) -> Result<bool, StoreError> {
         // The sorter takes its time, and commits may come; there is no hurry to forget.
         if self.sorter.pending > 0 {
             return Ok(false);
         }
-        let Some(day) = self.tallies.over(self.forget_before) else { return Ok(false) };
+        let over: Vec<u32> = self.tallies.over(self.forget_before).take(DAYS_AT_ONCE).collect();
         // What is to be forgotten must have been sorted: a day is dropped as a whole, a journal never in part.
-        if self.current.days.contains(&day) {
-            self.rotate()?;
+        let mut sorted = over.iter().copied().filter(|day| !self.current.days.contains(day));
+        let Some(first) = sorted.next() else {
+            if !over.is_empty() {
+                self.rotate()?;
+            }
             return Ok(false);
+        };
+        let mut days = vec![first];
+        let mut blocks = self.catalog.blocks(first);
+        for day in sorted.take_while(|_| state::is_shelved(first)).filter(|day| state::is_shelved(*day)) {
+            blocks += self.catalog.blocks(day);
+            if blocks > self.sizes.part_blocks {
+                break;
+            }
+            days.push(day);
         }
-        self.tallies.forget(day);
-        self.days.remove(day);
-        self.trees.retain(|(other, part), _| *other != day || *part == 0);
-        if let Some((through, gone)) = self.catalog.forget(day) {
-            gone.into_iter().for_each(|generation| self.key_catalog.remove(generation));
-            self.meta.forget_day(&self.disk, day, through)?;
+        let mut forgotten = Vec::with_capacity(days.len());
+        for day in days {
+            self.tallies.forget(day);
+            self.days.remove(day);
+            self.trees.retain(|(other, part), _| *other != day || *part == 0);
+            forgotten.extend(self.catalog.forget(day).map(|through| (day, through)));
+        }
+        if !forgotten.is_empty() {
+            self.catalog.remove_gone().into_iter().for_each(|generation| self.key_catalog.remove(generation));
+            self.meta.forget_days(&self.disk, &forgotten)?;
             self.disk.make_durable()?;
-            self.sorter.ask(Job::Forget(vec![day]));
+            self.sorter.ask(Job::Forget(forgotten.into_iter().map(|(day, _)| day).collect()));
         }
         Ok(self.sorter.pending == 0)
     }

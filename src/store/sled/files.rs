@@ -1,7 +1,7 @@
 //! The store's directory: what is ours in it, and what has to be right before sled may open its part.
 //!
 //! ```text
-//! format   "punctual store\nversion 1\nidentity {16 hex digits}\ncrc {8 hex digits}\n"
+//! format   "punctual store\nversion 2\nidentity {16 hex digits}\ncrc {8 hex digits}\n"
 //! lock     held while the store is open
 //! witness  two slots of 12 bytes: commit u64 LE | crc32 u32 LE
 //! ballast  room that is given back when the disk is full, so that sled can open
@@ -18,7 +18,7 @@ use crate::error::StoreError;
 use super::disk;
 
 /// The version of the format that is written and read.
-pub const FORMAT: u32 = 1;
+pub const FORMAT: u32 = 2;
 /// A log up to this size is read whole before sled opens it.
 const READ_WHOLE: u64 = 256 << 20;
 /// sled's segments, and the pages at both ends of each that are read of a longer log.

@@ -27,7 +27,7 @@ impl Core {
             // Its later version went with a day that is forgotten.
             return Ok(None);
         }
-        let claimed = state.claim(seq);
+        let claimed = state.claim(seq).map(|claim| self.calls.judge(seq, claim));
         Ok(Some(Found::Live(Stored { record, claimed })))
     }
 

@@ -5,6 +5,7 @@
 //! block  commit u64 | part u32, parts u32 | part of the commit's entries
 //! commit now i64 | entries | 0, next seq varint
 //! entry  tag u8 | what the tag says; instants and numbers are steps from the entry before
+//!        a remembered value: key length varint, key | value length varint, value
 //! ```
 
 use ::sled::Tree;
@@ -32,6 +33,7 @@ const RELEASE: u8 = 5;
 const MOVE: u8 = 6;
 const DELIVERED_FIRST: u8 = 7;
 const SETTLE: u8 = 8;
+const REMEMBER: u8 = 9;
 
 pub fn tree_name(generation: u32) -> String {
     format!("j{generation}")
@@ -50,6 +52,7 @@ pub enum Entry {
     Release { home: Home },
     Move { from: Home, to: Record },
     Settle { home: Home, attempts: u32, outcome: Outcome },
+    Remember { key: Bytes, value: Bytes },
 }
 
 /// One commit, as read back.
@@ -110,6 +113,12 @@ impl CommitWriter {
         codec::put_outcome(&mut self.bytes, outcome);
     }
 
+    pub fn remember(&mut self, key: &[u8], value: &[u8]) {
+        self.bytes.push(REMEMBER);
+        codec::put_bytes(&mut self.bytes, key);
+        codec::put_bytes(&mut self.bytes, value);
+    }
+
     fn put(&mut self, tag: u8, home: Home) {
         if self.pool != home.pool {
             self.bytes.push(POOL);
@@ -149,6 +158,12 @@ fn read_commit(bytes: &Bytes) -> Option<Commit> {
             }
             POOL => {
                 last.pool = PoolId(reader.number()?);
+                continue;
+            }
+            REMEMBER => {
+                // Copied, so that they do not keep the whole commit in memory.
+                let mut bytes = || reader.bytes().map(|bytes| Bytes::copy_from_slice(&bytes));
+                entries.push(Entry::Remember { key: bytes()?, value: bytes()? });
                 continue;
             }
             _ => {}
@@ -257,7 +272,7 @@ impl Journal {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::post::{Body, Post};
+    use crate::post::{Body, Doubt, Noted, Notes, Post};
     use proptest::prelude::*;
     use std::time::Duration;
 
@@ -270,15 +285,16 @@ mod tests {
     }
 
     fn record() -> impl Strategy<Value = Record> {
-        (home(), any::<(i64, u32, u32, bool)>(), any::<Vec<u8>>()).prop_map(
-            |(home, (due, attempts, revision, maybe_sent), payload)| Record {
+        (home(), any::<(i64, u32, u32, u8)>(), any::<Vec<u8>>(), proptest::option::of(any::<Vec<u8>>())).prop_map(
+            |(home, (due, attempts, revision, doubt), payload, checkpoint)| Record {
                 seq: home.seq,
                 pool: home.pool,
                 at: home.at,
                 due: Timestamp::from_micros(due),
                 attempts,
                 revision,
-                maybe_sent,
+                doubt: [Doubt::None, Doubt::Open, Doubt::Accepted][usize::from(doubt % 3)],
+                notes: Notes::from(Noted { checkpoint: checkpoint.map(Bytes::from), ..Noted::default() }),
                 body: Body::encode(&Post::new("p", payload)),
             },
         )
@@ -304,6 +320,8 @@ mod tests {
                 attempts,
                 outcome
             }),
+            (any::<Vec<u8>>(), any::<Vec<u8>>())
+                .prop_map(|(key, value)| Entry::Remember { key: key.into(), value: value.into() }),
         ]
     }
 
@@ -316,6 +334,7 @@ mod tests {
                 Entry::Release { home } => writer.release(*home),
                 Entry::Move { from, to } => writer.shift(*from, to),
                 Entry::Settle { home, attempts, outcome } => writer.settle(*home, *attempts, outcome),
+                Entry::Remember { key, value } => writer.remember(key, value),
             }
         }
         writer.finish(next_seq)

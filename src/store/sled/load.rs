@@ -130,8 +130,9 @@ impl Core {
             if !state.is_dead(at.seq, source.generation())
                 && let Some(record) = source.record(disk, pool, at)?
             {
-                *bytes += record.body.len();
-                page.posts.push(Stored { claimed: state.claim(at.seq), record });
+                *bytes += record.body.len() + record.notes.len();
+                let claimed = state.claim(at.seq).map(|claim| self.calls.judge(at.seq, claim));
+                page.posts.push(Stored { claimed, record });
                 through = (*bytes >= max_bytes).then_some(at);
             }
             match source.advance(disk, after)? {
@@ -144,7 +145,7 @@ impl Core {
             Source::Table { .. } => None,
         });
         let bookmark = Bookmark { day, cursor: through.unwrap_or(end), blocks: blocks.collect() };
-        self.bookmarks.insert(pool, bookmark);
+        self.bookmarks.insert((pool, state::is_shelved(day)), bookmark);
         Ok(through)
     }
 
@@ -156,7 +157,8 @@ impl Core {
             Some((generation, group.first, group.end))
         });
         let groups: Vec<_> = groups.collect();
-        let bookmark = self.bookmarks.remove(&pool).filter(|mark| mark.day == day && mark.cursor == after);
+        let bookmark = self.bookmarks.remove(&(pool, state::is_shelved(day)));
+        let bookmark = bookmark.filter(|mark| mark.day == day && mark.cursor == after);
         let mut readers = Vec::with_capacity(groups.len());
         for (generation, first, end) in groups {
             let run = self.run(day, Kind::Posts, generation)?;

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::OnceLock;
 
+use bytes::Bytes;
 use rustc_hash::FxHashMap;
 
 use crate::id::{PoolId, Seq};
@@ -11,7 +12,7 @@ use crate::time::Timestamp;
 
 use super::catalog::Through;
 use super::journal::Entry;
-use super::state::{Mark, What, day};
+use super::state::{self, DayState, Mark, What, day};
 
 /// What a post takes in memory besides its body, about.
 const POST_BYTES: usize = 160;
@@ -68,6 +69,10 @@ pub struct Memtable {
     ordered: usize,
     /// The days that are touched.
     pub days: BTreeSet<u32>,
+    /// Posts that were marked or left on a shelf, by day: a look at each of many days must not go through all marks.
+    shelved: BTreeMap<u32, Vec<Seq>>,
+    /// What was remembered, the last value of each key.
+    pub remembered: FxHashMap<Bytes, Bytes>,
     pub bytes: usize,
     /// The last commit, in it or before it, and the number after all that were used up to then.
     pub commit: u64,
@@ -127,11 +132,16 @@ impl Memtable {
             Entry::Move { from, to } => {
                 // A version of this generation is replaced, and its home vanishes with it.
                 if !self.posts.contains_key(&from.seq) {
-                    self.days.insert(day(from.at));
+                    self.touch(day(from.at), from.seq);
                     self.moved.insert(from.seq, from);
                 }
                 self.marks.remove(&from.seq);
                 self.put(to);
+            }
+            Entry::Remember { key, value } => {
+                // Counted each time: the journal grows as well.
+                self.bytes += POST_BYTES + key.len() + value.len();
+                self.remembered.insert(key, value);
             }
         }
     }
@@ -141,25 +151,72 @@ impl Memtable {
         if !self.days.contains(&place.day) {
             self.days.insert(place.day);
         }
-        if self.ordered == self.places.len() && self.places.last().is_none_or(|last| *last < place) {
-            self.ordered += 1;
-        }
-        self.places.push(place);
-        self.bytes += POST_BYTES + record.body.len();
+        self.bytes += POST_BYTES + record.notes.len() + record.body.len();
         if let Some(key) = record.body.key() {
             let hash = Body::key_hash(key);
             if let Some(other) = self.keys.insert(hash, record.seq).filter(|other| *other != record.seq) {
                 self.more_keys.push((hash, other));
             }
         }
-        self.posts.insert(record.seq, record);
+        if self.posts.insert(record.seq, record).is_some_and(|before| before.home() == place.home()) {
+            return;
+        }
+        if self.ordered == self.places.len() && self.places.last().is_none_or(|last| *last < place) {
+            self.ordered += 1;
+        }
+        self.places.push(place);
     }
 
     fn mark(&mut self, home: Home, what: What) {
         let mark = Mark::new(home, what);
         let day = mark.day;
-        if self.marks.insert(home.seq, mark).is_none() && !self.days.contains(&day) {
+        if self.marks.insert(home.seq, mark).is_none() {
+            self.touch(day, home.seq);
+        }
+    }
+
+    fn touch(&mut self, day: u32, seq: Seq) {
+        if !self.days.contains(&day) {
             self.days.insert(day);
+        }
+        if state::is_shelved(day) {
+            self.shelved.entry(day).or_default().push(seq);
+        }
+    }
+
+    /// Tells what became of posts at homes in this day.
+    pub fn tell(&self, day: u32, own_from: u32, state: &mut DayState) {
+        if !self.days.contains(&day) {
+            return;
+        }
+        if state::is_shelved(day) {
+            for seq in self.shelved.get(&day).into_iter().flatten() {
+                self.tell_of(*seq, self.moved.get(seq), self.marks.get(seq), day, own_from, state);
+            }
+            return;
+        }
+        for (seq, from) in &self.moved {
+            self.tell_of(*seq, Some(from), None, day, own_from, state);
+        }
+        for (seq, mark) in &self.marks {
+            self.tell_of(*seq, None, Some(mark), day, own_from, state);
+        }
+    }
+
+    fn tell_of(
+        &self,
+        seq: Seq,
+        moved: Option<&Home>,
+        mark: Option<&Mark>,
+        day: u32,
+        own_from: u32,
+        state: &mut DayState,
+    ) {
+        if moved.is_some_and(|from| state::day(from.at) == day) {
+            state.leave(seq, self.generation);
+        }
+        if let Some(mark) = mark.filter(|mark| mark.day == day) {
+            state.take_mark(seq, self.generation, &mark.what, own_from);
         }
     }
 
@@ -213,33 +270,48 @@ impl Frozen {
 pub struct Tallies {
     /// Live posts by pool and day; none of them is zero.
     live: BTreeMap<(PoolId, u32), u64>,
+    /// How many pools have live posts in a day; none of them is zero.
+    pools: FxHashMap<u32, u32>,
     /// The last time at which a post of the day ended or left.
-    ended: BTreeMap<u32, Timestamp>,
+    ended: FxHashMap<u32, Timestamp>,
+    /// Of these, the days without live posts.
+    over: BTreeSet<(Timestamp, u32)>,
 }
 
 impl Tallies {
     pub fn apply(&mut self, now: Timestamp, entry: &Entry) {
         match entry {
             Entry::Post(record) => self.add(record.pool, day(record.at), 1),
-            Entry::Claim { .. } | Entry::Release { .. } => {}
+            Entry::Claim { .. } | Entry::Release { .. } | Entry::Remember { .. } => {}
             Entry::Settle { home, .. } => self.end(*home, now),
             Entry::Move { from, to } => {
-                self.end(*from, now);
+                // In this order a day is not over in between.
                 self.add(to.pool, day(to.at), 1);
+                self.end(*from, now);
             }
         }
     }
 
     pub fn add(&mut self, pool: PoolId, day: u32, posts: u64) {
-        if posts > 0 {
-            *self.live.entry((pool, day)).or_default() += posts;
+        if posts == 0 {
+            return;
+        }
+        let live = self.live.entry((pool, day)).or_default();
+        *live += posts;
+        if *live > posts {
+            return;
+        }
+        let pools = self.pools.entry(day).or_default();
+        *pools += 1;
+        if let Some(ended) = self.ended.get(&day).filter(|_| *pools == 1) {
+            self.over.remove(&(*ended, day));
         }
     }
 
     fn end(&mut self, home: Home, now: Timestamp) {
         let day = day(home.at);
-        self.subtract(home.pool, day, 1);
         self.ended_at(day, now);
+        self.subtract(home.pool, day, 1);
     }
 
     /// False if there were not as many.
@@ -249,13 +321,30 @@ impl Tallies {
         *live = live.saturating_sub(posts);
         if *live == 0 {
             self.live.remove(&(pool, day));
+            self.leave(day);
         }
         enough
     }
 
+    /// A pool has no live posts in this day any more.
+    fn leave(&mut self, day: u32) {
+        if let Some(pools) = self.pools.get_mut(&day) {
+            *pools -= 1;
+            if *pools == 0 {
+                self.pools.remove(&day);
+                self.over.extend(self.ended.get(&day).map(|ended| (*ended, day)));
+            }
+        }
+    }
+
     pub fn ended_at(&mut self, day: u32, now: Timestamp) {
         let ended = self.ended.entry(day).or_insert(now);
-        *ended = now.max(*ended);
+        let before = std::mem::replace(ended, now.max(*ended));
+        let latest = *ended;
+        if !self.pools.contains_key(&day) {
+            self.over.remove(&(before, day));
+            self.over.insert((latest, day));
+        }
     }
 
     /// Days from this one to that one with live posts of the pool.
@@ -274,15 +363,14 @@ impl Tallies {
         self.live.keys().map(|(pool, _)| *pool).collect()
     }
 
-    /// A day without live posts in which nothing ended since `before`.
-    pub fn over(&self, before: Timestamp) -> Option<u32> {
-        let mut over = self.ended.iter().filter(|(_, ended)| **ended < before).map(|(day, _)| *day).peekable();
-        over.peek()?;
-        let live: BTreeSet<u32> = self.live.keys().map(|(_, day)| *day).collect();
-        over.find(|day| !live.contains(day))
+    /// Days without live posts in which nothing ended since `before`.
+    pub fn over(&self, before: Timestamp) -> impl Iterator<Item = u32> {
+        self.over.range(..(before, 0)).map(|(_, day)| *day)
     }
 
     pub fn forget(&mut self, day: u32) {
-        self.ended.remove(&day);
+        if let Some(ended) = self.ended.remove(&day) {
+            self.over.remove(&(ended, day));
+        }
     }
 }

@@ -20,13 +20,14 @@
 //!   meta               what is sorted, what is forgotten, pools          catalog.rs
 //! ```
 //!
-//! All values are sealed blocks of at most 6,000 bytes (codec.rs).
+//! All values in sled are sealed blocks of at most 6,000 bytes (codec.rs).
 //!
 //! A generation becomes a sorted one by a single atomic write in `meta`, after its blocks are durable. A crash
 //! before leaves its journal, and sorting starts over and writes the same blocks again; a crash after leaves a
 //! journal that is dropped when the store is opened. A day is forgotten the same way: the note in `meta` counts,
 //! the rest is cleared away after it.
 
+mod calls;
 mod catalog;
 mod codec;
 mod core;
@@ -39,6 +40,7 @@ mod keys;
 mod load;
 mod memtable;
 mod recover;
+mod remembered;
 mod run;
 mod sorter;
 mod state;
@@ -49,12 +51,15 @@ use std::any::Any;
 use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use bytes::Bytes;
+
 use self::core::Core;
-use super::Store;
 use super::backend::Backend;
+use super::{CallLog, Store};
 use crate::error::StoreError;
 use crate::id::{PoolId, Seq};
 use crate::post::{Change, Cursor, Found, Page, Verdict};
@@ -201,6 +206,14 @@ impl Backend for SledStore {
 
     fn find_key(&mut self, key: &str) -> Result<Option<Found>, StoreError> {
         self.with(|core| core.find_key(key))
+    }
+
+    fn remembered(&mut self) -> Result<Vec<(Bytes, Bytes)>, StoreError> {
+        self.with(Core::remembered)
+    }
+
+    fn call_log(&mut self) -> Option<Arc<dyn CallLog>> {
+        self.core.as_ref()?.calls.log()
     }
 
     fn tidy(&mut self, now: Timestamp, retention: Duration) -> Result<bool, StoreError> {

@@ -10,7 +10,8 @@ use std::time::Duration;
 use crate::error::StoreError;
 use crate::time::Timestamp;
 
-use super::catalog::{self, Catalog, Meta, Table, Through};
+use super::calls::{self, Calls};
+use super::catalog::{self, Catalog, Meta, Sorted, Table, Through};
 use super::core::Core;
 use super::disk::{self, Disk};
 use super::files::Folder;
@@ -18,6 +19,7 @@ use super::index::Index;
 use super::journal::{self, Commit, Journal};
 use super::keys::{KeyCatalog, Keys};
 use super::memtable::{Memtable, Tallies};
+use super::remembered::Remembered;
 use super::sorter::{Job, Parts, Sorter};
 use super::state::Days;
 use super::{RESERVE_BYTES, Sizes};
@@ -80,7 +82,7 @@ fn open_sled(folder: &Folder) -> Result<::sled::Db, ::sled::Error> {
 
 fn rebuild(folder: Folder, disk: Arc<Disk>, sizes: Sizes) -> Result<Core, StoreError> {
     let meta = Meta::open(&disk)?;
-    let (through, tables, forgotten) = meta.sorted(&disk)?;
+    let Sorted { through, tables, forgotten, remembered: spans } = meta.sorted(&disk)?;
     let mut tallies = Tallies::default();
     if !catalog::count(&tables, &mut tallies) {
         return Err(disk.damaged("more posts ended than were stored"));
@@ -108,6 +110,11 @@ fn rebuild(folder: Folder, disk: Arc<Disk>, sizes: Sizes) -> Result<Core, StoreE
         return Err(disk.damaged(format!("commit {witnessed} was made, but {} is the last one found", current.commit)));
     }
 
+    let remembered = Remembered::open(&disk)?;
+    remembered.clean(&disk, &spans, through.generation)?;
+    let calls = Calls::open(disk.path(), calls::boot().as_deref(), current.generation);
+    let calls = calls.map_err(|error| disk.io_error("begin the call log of", error))?;
+
     let mut sorter = Sorter::start(Arc::clone(&disk), sizes, parts)?;
     if !half_forgotten.is_empty() || has_remains {
         sorter.ask(Job::Forget(half_forgotten));
@@ -118,6 +125,9 @@ fn rebuild(folder: Folder, disk: Arc<Disk>, sizes: Sizes) -> Result<Core, StoreE
         trees: Default::default(),
         index: Index::open(&disk)?,
         keys: Keys::open(&disk)?,
+        remembered,
+        spans,
+        calls,
         witness,
         sizes,
         catalog,

@@ -32,7 +32,7 @@ pub struct Run {
 }
 
 impl Run {
-    fn key(&self, block: u32) -> [u8; 13] {
+    pub fn key(&self, block: u32) -> [u8; 13] {
         key(self.day, self.kind, self.generation, block)
     }
 
@@ -68,7 +68,12 @@ impl Run {
     }
 }
 
-pub fn key(day: u32, kind: Kind, generation: u32, block: u32) -> [u8; 13] {
+/// The generation of the run that has a block under this key.
+pub fn generation(key: &[u8]) -> Option<u32> {
+    key.get(5..9)?.first_chunk().map(|bytes| u32::from_be_bytes(*bytes))
+}
+
+fn key(day: u32, kind: Kind, generation: u32, block: u32) -> [u8; 13] {
     let mut key = [0; 13];
     key[..4].copy_from_slice(&day.to_be_bytes());
     key[4] = kind as u8;
@@ -225,7 +230,8 @@ pub struct RunReader {
 impl RunReader {
     /// A reader that stands before block `next` of a group that ends before `end`.
     pub fn new(run: Run, next: u32, end: u32) -> Self {
-        let content = Content::Inside { start: 0, len: 0 };
+        // Nothing has been read: reading goes on where it begins.
+        let content = Content::Blocks { first: next, parts: 0 };
         Self { run, next, end, payload: Bytes::new(), position: 0, left: 0, last: Cursor::START, content }
     }
 

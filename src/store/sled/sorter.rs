@@ -18,7 +18,8 @@ use super::disk::Disk;
 use super::index::{Index, Location};
 use super::journal;
 use super::keys::Keys;
-use super::memtable::Frozen;
+use super::memtable::{Frozen, Memtable};
+use super::remembered::{Remembered, Span};
 use super::run::{Run, RunWriter};
 use super::state::{self, What};
 use super::{Sizes, panic_text};
@@ -73,7 +74,8 @@ impl Parts {
                 *part
             }
             Some((part, _)) => *part,
-            None if has_room => {
+            // Those on a shelf are too many, and too small.
+            None if has_room && !state::is_shelved(day) => {
                 self.days.insert(day, (1, 0));
                 1
             }
@@ -93,14 +95,16 @@ impl Parts {
 pub enum Job {
     Sort(Arc<Frozen>),
     Forget(Vec<u32>),
-    /// To free what a generation had in memory takes its time too. Nothing comes back from this.
-    Discard(Arc<Frozen>),
+    /// To free what a generation had in memory takes its time too, and so does removing what was remembered before, in
+    /// other runs than these. Nothing comes back from this.
+    Discard(Arc<Frozen>, Vec<Span>),
 }
 
 /// What the sorter has done.
 #[derive(Debug)]
 pub enum Done {
-    Sorted(Table),
+    /// The table, and the runs of what is remembered.
+    Sorted(Table, Vec<Span>),
     Forgotten,
 }
 
@@ -119,7 +123,8 @@ impl Sorter {
     #[expect(clippy::disallowed_methods, reason = "never more than the frozen generations and the days to forget")]
     pub fn start(disk: Arc<Disk>, sizes: Sizes, parts: Parts) -> Result<Self, StoreError> {
         let (meta, index, keys) = (Meta::open(&disk)?, Index::open(&disk)?, Keys::open(&disk)?);
-        let bench = Bench { disk, meta, index, keys, parts, sizes };
+        let remembered = Remembered::open(&disk)?;
+        let bench = Bench { disk, meta, index, keys, remembered, parts, sizes };
         let (jobs, todo) = unbounded();
         let (report, done) = unbounded();
         let stop = Arc::new(AtomicBool::new(false));
@@ -131,7 +136,7 @@ impl Sorter {
     }
 
     pub fn ask(&mut self, job: Job) {
-        let comes_back = !matches!(job, Job::Discard(_));
+        let comes_back = !matches!(job, Job::Discard(..));
         // If the thread is gone, its last report says why.
         if self.jobs.as_ref().is_some_and(|jobs| jobs.send(job).is_ok()) {
             self.pending += usize::from(comes_back);
@@ -141,7 +146,8 @@ impl Sorter {
     /// What has been done, if something has.
     pub fn poll(&mut self) -> Option<Result<Done, StoreError>> {
         let done = self.done.try_recv().ok()?;
-        self.pending -= 1;
+        // Only an error comes back from a job that is not waited for.
+        self.pending = self.pending.saturating_sub(1);
         Some(done)
     }
 
@@ -172,11 +178,16 @@ fn work(mut bench: Bench, todo: &Receiver<Job>, report: &Sender<Result<Done, Sto
             return;
         }
         let done = catch_unwind(AssertUnwindSafe(|| match job {
-            Job::Sort(frozen) => bench.sort(&frozen).map(|table| Some(Done::Sorted(table))),
+            Job::Sort(frozen) => bench.sort(&frozen).map(|(table, spans)| Some(Done::Sorted(table, spans))),
             Job::Forget(days) => bench.forget(&days).map(|()| Some(Done::Forgotten)),
-            Job::Discard(frozen) => {
-                drop(frozen);
-                Ok(None)
+            Job::Discard(frozen, spans) => {
+                let Memtable { remembered, generation, .. } = &frozen.table;
+                let cleaned = if remembered.is_empty() {
+                    Ok(())
+                } else {
+                    bench.remembered.clean(&bench.disk, &spans, *generation)
+                };
+                cleaned.map(|()| None)
             }
         }));
         let done = done.unwrap_or_else(|panic| Err(bench.disk.damaged(panic_text(&*panic))));
@@ -194,12 +205,13 @@ struct Bench {
     meta: Meta,
     index: Index,
     keys: Keys,
+    remembered: Remembered,
     parts: Parts,
     sizes: Sizes,
 }
 
 impl Bench {
-    fn sort(&mut self, frozen: &Frozen) -> Result<Table, StoreError> {
+    fn sort(&mut self, frozen: &Frozen) -> Result<(Table, Vec<Span>), StoreError> {
         let held = &frozen.table;
         let mut table = Table { generation: held.generation, ..Table::default() };
         let mut located = Vec::with_capacity(held.posts.len());
@@ -215,13 +227,18 @@ impl Bench {
         table.keys = hashes.len() as u64;
         table.key_blocks = self.keys.write(&self.disk, held.generation, &hashes, self.sizes.block_bytes)?;
 
+        let (generation, block_bytes) = (held.generation, self.sizes.block_bytes);
+        let mut spans = self.meta.remembered(&self.disk)?;
+        if !held.remembered.is_empty() {
+            spans = self.remembered.write(&self.disk, generation, &held.remembered, &spans, block_bytes)?;
+        }
+
         self.disk.make_durable()?;
-        let generation = held.generation;
-        self.meta.add(&self.disk, &table, held.through(), self.sizes.block_bytes)?;
+        self.meta.add(&self.disk, &table, held.through(), &spans, block_bytes)?;
         self.disk.make_durable()?;
         self.disk.drop_tree(&journal::tree_name(generation))?;
         table.index = Vec::new();
-        Ok(table)
+        Ok((table, spans))
     }
 
     /// The run of a day, in this part of it.
@@ -314,7 +331,10 @@ impl Bench {
         let far = self.disk.tree(FAR)?;
         for day in days {
             let (last, _) = self.parts.days.remove(day).unwrap_or_default();
-            (1..=last).try_for_each(|part| self.disk.drop_tree(&day_tree(*day, part)))?;
+            for part in 1..=last {
+                self.disk.drop_tree(&day_tree(*day, part))?;
+                self.disk.collect(&far)?;
+            }
             self.clear_far(&far, *day)?;
         }
         let (tables, _) = self.meta.tables(&self.disk)?;

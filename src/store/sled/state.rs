@@ -11,7 +11,7 @@ use rustc_hash::FxHashMap;
 
 use crate::error::StoreError;
 use crate::id::{PoolId, Seq};
-use crate::post::{Cursor, Home, Outcome};
+use crate::post::{Cursor, Home, Outcome, Shelf};
 use crate::time::Timestamp;
 
 use super::codec::{self, Reader};
@@ -23,6 +23,12 @@ const MICROS_OF_DAY: i64 = 86_400_000_000;
 /// The day, counted from 1970, in which this instant lies; the first and the last one take what lies outside.
 pub fn day(at: Timestamp) -> u32 {
     u32::try_from(at.micros().div_euclid(MICROS_OF_DAY).max(0)).unwrap_or(u32::MAX)
+}
+
+/// Whether this day lies on a shelf. Such days are many, with few posts each.
+pub fn is_shelved(day: u32) -> bool {
+    let end = (i64::from(day) + 1).saturating_mul(MICROS_OF_DAY);
+    Shelf::of(Timestamp::from_micros(end - 1)).is_some()
 }
 
 /// The last thing that happened to a post at its home.
@@ -44,6 +50,13 @@ impl Mark {
     pub fn new(home: Home, what: What) -> Self {
         Self { day: day(home.at), pool: home.pool, what }
     }
+}
+
+/// A claim of an earlier process, and the generation in which it was made.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Claim {
+    pub attempt: u32,
+    pub generation: u32,
 }
 
 /// How a post ended.
@@ -157,7 +170,7 @@ pub struct DayState {
     /// Posts that left, with the last generation into which they did: what older ones hold of them is void.
     moved: FxHashMap<Seq, u32>,
     /// Claims of earlier processes.
-    claims: FxHashMap<Seq, u32>,
+    claims: FxHashMap<Seq, Claim>,
 }
 
 impl DayState {
@@ -171,8 +184,8 @@ impl DayState {
         self.settled.contains(seq.0)
     }
 
-    /// The attempt that an earlier process claimed.
-    pub fn claim(&self, seq: Seq) -> Option<u32> {
+    /// The claim of an earlier process.
+    pub fn claim(&self, seq: Seq) -> Option<Claim> {
         self.claims.get(&seq).copied()
     }
 
@@ -204,7 +217,9 @@ impl DayState {
 
     pub fn take_mark(&mut self, seq: Seq, generation: u32, what: &What, own_from: u32) {
         match what {
-            What::Claimed { attempt } if generation < own_from => drop(self.claims.insert(seq, *attempt)),
+            What::Claimed { attempt } if generation < own_from => {
+                self.claims.insert(seq, Claim { attempt: *attempt, generation });
+            }
             What::Claimed { .. } | What::Released => self.forget_claim(seq),
             What::Settled { .. } => self.settle(seq),
         }
@@ -214,36 +229,52 @@ impl DayState {
 /// The days that were needed lately.
 #[derive(Debug, Default)]
 pub struct Days {
-    days: FxHashMap<u32, (DayState, u64)>,
-    uses: u64,
+    due: Recent,
+    /// Of their own, so that a look at a shelf does not cost the others their place.
+    shelved: Recent,
 }
 
 impl Days {
-    const KEPT: usize = 40;
-
     /// The state of this day, if it is here.
     pub fn get_mut(&mut self, day: u32) -> Option<&mut DayState> {
-        self.uses += 1;
-        let (state, used) = self.days.get_mut(&day)?;
-        *used = self.uses;
+        let recent = self.recent(day);
+        recent.uses += 1;
+        let (state, used) = recent.days.get_mut(&day)?;
+        *used = recent.uses;
         Some(state)
     }
 
     pub fn get(&self, day: u32) -> Option<&DayState> {
-        self.days.get(&day).map(|(state, _)| state)
+        let recent = if is_shelved(day) { &self.shelved } else { &self.due };
+        recent.days.get(&day).map(|(state, _)| state)
     }
 
     /// Keeps a day; the one that was not needed for longest may have to go.
     pub fn insert(&mut self, day: u32, state: DayState) {
-        if self.days.len() >= Self::KEPT {
-            let oldest = self.days.iter().min_by_key(|(_, (_, used))| *used).map(|(day, _)| *day);
-            oldest.and_then(|day| self.days.remove(&day));
+        let Recent { days, uses } = self.recent(day);
+        if days.len() >= Recent::KEPT {
+            let oldest = days.iter().min_by_key(|(_, (_, used))| *used).map(|(day, _)| *day);
+            oldest.and_then(|day| days.remove(&day));
         }
-        self.uses += 1;
-        self.days.insert(day, (state, self.uses));
+        *uses += 1;
+        days.insert(day, (state, *uses));
     }
 
     pub fn remove(&mut self, day: u32) {
-        self.days.remove(&day);
+        self.recent(day).days.remove(&day);
     }
+
+    fn recent(&mut self, day: u32) -> &mut Recent {
+        if is_shelved(day) { &mut self.shelved } else { &mut self.due }
+    }
+}
+
+#[derive(Debug, Default)]
+struct Recent {
+    days: FxHashMap<u32, (DayState, u64)>,
+    uses: u64,
+}
+
+impl Recent {
+    const KEPT: usize = 40;
 }

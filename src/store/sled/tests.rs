@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use tempfile::TempDir;
 
 use super::*;
-use crate::post::{Body, Outcome, Post, Receipt, Record, Stored};
+use crate::post::{Body, Claimed, Doubt, Noted, Notes, Outcome, Post, Receipt, Record, Shelf, Stored};
 
 const DAY: i64 = 86_400_000;
 const NOON: i64 = 20_000 * DAY + DAY / 2;
@@ -28,7 +28,17 @@ fn record(seq: u64, millis: i64) -> Record {
     let mut post = Post::new("one", vec![seq as u8; 60]);
     post.key = seq.is_multiple_of(3).then(|| format!("key {seq}"));
     let body = Body::encode(&post);
-    Record { seq: Seq(seq), pool: PoolId(0), at, due: at, attempts: 0, revision: 0, maybe_sent: false, body }
+    Record {
+        seq: Seq(seq),
+        pool: PoolId(0),
+        at,
+        due: at,
+        attempts: 0,
+        revision: 0,
+        doubt: Doubt::None,
+        notes: Notes::default(),
+        body,
+    }
 }
 
 fn schedule(store: &mut SledStore, records: &[Record]) -> Result<(), StoreError> {
@@ -51,7 +61,7 @@ fn load(store: &mut SledStore) -> Result<Vec<Stored>, StoreError> {
 /// Everything that the store says of the first posts.
 fn all(path: &Path, sizes: Sizes, posts: u64) -> Result<String, StoreError> {
     let mut store = open(path, sizes)?;
-    let mut said = format!("{:?}", load(&mut store)?);
+    let mut said = format!("{:?}{:?}", load(&mut store)?, store.remembered()?);
     for seq in 0..=posts {
         said += &format!("{:?}{:?}", store.find(Seq(seq))?, store.find_key(&format!("key {seq}"))?);
     }
@@ -80,9 +90,17 @@ fn sample(posts: u64, sizes: Sizes) -> TempDir {
     }
     for from in records.iter().skip(1).step_by(5) {
         let at = Timestamp::from_millis(NOON + 5 * DAY);
-        let to = Box::new(Record { at, revision: 1, ..from.clone() });
+        let notes = Notes::from(Noted { checkpoint: Some(vec![9; 40].into()), ..Noted::default() });
+        let to = Box::new(Record { at, revision: 1, notes, ..from.clone() });
         let home = from.home();
-        store.commit(NOW, vec![Change::Claim { home, attempt: 1 }, Change::Move { from: home, to }]).unwrap();
+        let remember = |key: u64, len| Change::Remember { key: vec![key as u8; 30].into(), value: vec![7; len].into() };
+        let changes = vec![
+            Change::Claim { home, attempt: 1 },
+            Change::Move { from: home, to, claim: None },
+            remember(from.seq.0, 90),
+            remember(200, from.seq.0 as usize),
+        ];
+        store.commit(NOW, changes).unwrap();
     }
     store.commit(NOW, vec![Change::Claim { home: records[2].home(), attempt: 1 }]).unwrap();
     store.close().unwrap();
@@ -141,11 +159,11 @@ fn a_half_made_store_is_made_anew() {
 fn another_version_is_named_and_not_touched() {
     let folder = sample(5, TINY);
     let marker = folder.path().join("format");
-    let text = fs::read_to_string(&marker).unwrap().replace("version 1", "version 7");
+    let text = fs::read_to_string(&marker).unwrap().replace("version 2", "version 7");
     fs::write(&marker, &text).unwrap();
     let error = SledStore::open(folder.path()).unwrap_err();
-    assert!(matches!(error, StoreError::Version { found: 7, supported: 1, .. }), "{error}");
-    fs::write(&marker, text.replace("version 7", "version 1").replace("identity ", "identity 0")).unwrap();
+    assert!(matches!(error, StoreError::Version { found: 7, supported: 2, .. }), "{error}");
+    fs::write(&marker, text.replace("version 7", "version 2").replace("identity ", "identity 0")).unwrap();
     assert!(matches!(SledStore::open(folder.path()), Err(StoreError::Damaged { .. })));
 }
 
@@ -225,6 +243,14 @@ fn a_lost_witness_is_no_obstacle() {
 fn tamper(sizes: Sizes, change: impl Fn(&::sled::Tree, &[u8], &[u8]), may_be_missed: impl Fn(&str) -> bool) {
     let posts = 40;
     let folder = sample(posts, sizes);
+    // What the sorter still does would change the blocks; what is in the journal stays there.
+    let mut store = open(folder.path(), UNSORTED).unwrap();
+    wait_for_sorter(&mut store);
+    let records: Vec<Record> = (posts + 1..=posts + 10).map(|seq| record(seq, NOON + DAY)).collect();
+    schedule(&mut store, &records).unwrap();
+    store.commit(NOW, vec![Change::Remember { key: "key".into(), value: "value".into() }]).unwrap();
+    store.close().unwrap();
+    let posts = posts + 10;
     let before = all(folder.path(), UNSORTED, posts).unwrap();
     let db = raw(folder.path());
     let mut blocks = Vec::new();
@@ -292,10 +318,8 @@ fn a_store_that_failed_stays_shut() {
 }
 
 /// Has everything sorted.
-fn sort(path: &Path) {
-    let mut store = open(path, Sizes { generation_marks: 0, ..UNSORTED }).unwrap();
-    store.commit(NOW, Vec::new()).unwrap();
-    wait_for_sorter(&mut store);
+fn sort_closed(path: &Path) {
+    sort(&mut open(path, UNSORTED).unwrap());
 }
 
 fn wait_for_sorter(store: &mut SledStore) {
@@ -315,7 +339,7 @@ fn sorting_that_was_cut_off_is_done_again() {
     // What a sorter may leave: places without blocks, blocks of runs and keys, whole blocks of the index.
     let scratch = tempfile::tempdir().unwrap();
     copy(folder.path(), scratch.path());
-    sort(scratch.path());
+    sort_closed(scratch.path());
     let (done, db) = (raw(scratch.path()), raw(folder.path()));
     let mut left = 0;
     for name in done.tree_names().into_iter().filter(|name| !name.starts_with(b"_") && **name != *b"meta") {
@@ -333,7 +357,7 @@ fn sorting_that_was_cut_off_is_done_again() {
     drop((done, db));
     assert!(left > 20, "{left} blocks");
     assert_eq!(all(folder.path(), UNSORTED, 60).unwrap(), before);
-    sort(folder.path());
+    sort_closed(folder.path());
     assert_eq!(all(folder.path(), UNSORTED, 60).unwrap(), before);
 }
 
@@ -379,7 +403,7 @@ fn a_hundred_days_take_few_trees() {
         .map(|name| name.split('-').next().unwrap_or_default().to_owned())
         .collect();
     assert!(days.len() <= 8, "{days:?}");
-    while store.core.as_ref().unwrap().tallies.over(Timestamp::MAX).is_some() {
+    while store.core.as_ref().unwrap().tallies.over(Timestamp::MAX).next().is_some() {
         store.tidy(NOW.after(Duration::from_secs(1)), Duration::ZERO).unwrap();
     }
     drop(store);
@@ -394,6 +418,195 @@ fn a_hundred_days_take_few_trees() {
     assert_eq!(db.open_tree("far").unwrap().len(), 0);
     assert_eq!(db.open_tree("index").unwrap().len(), 0);
     assert_eq!(db.open_tree("keys").unwrap().len(), 0);
+}
+
+fn move_to(record: &Record, at: Timestamp) -> (Change, Record) {
+    let to = Record { at, ..record.clone() };
+    (Change::Move { from: record.home(), to: Box::new(to.clone()), claim: None }, to)
+}
+
+/// The number of posts in the range, read in pages as the engine does.
+fn count(store: &mut SledStore, (mut after, until): (Cursor, Timestamp), max_bytes: usize) -> usize {
+    let mut posts = 0;
+    while after < Cursor::through(until) {
+        let page = store.load(PoolId(0), after, until, max_bytes).unwrap();
+        (after, posts) = (page.through, posts + page.posts.len());
+    }
+    posts
+}
+
+#[expect(clippy::disallowed_methods, reason = "how long it really takes")]
+fn timed<T>(what: &str, most_millis: u128, run: impl FnOnce() -> T) -> T {
+    let begin = std::time::Instant::now();
+    let done = run();
+    let millis = begin.elapsed().as_millis();
+    println!("{what}: {millis} ms");
+    assert!(millis < most_millis, "{what}: {millis} ms");
+    done
+}
+
+#[test]
+fn full_shelves_are_read_quickly_and_slow_nothing_down() {
+    // Ten times as many take as long for each.
+    let (held, dead) = (2_000, 10_000);
+    let folder = tempfile::tempdir().unwrap();
+    let mut store = open(folder.path(), Sizes::default()).unwrap();
+    let mut seq = 0;
+    let mut some = |store: &mut SledStore, count: u64| {
+        let records: Vec<Record> = (seq + 1..=seq + count).map(|seq| record(seq, NOON + seq as i64 % DAY)).collect();
+        seq += count;
+        for records in records.chunks(1_000) {
+            store.commit(NOW, vec![Change::Schedule(records.to_vec())]).unwrap();
+        }
+        records
+    };
+    let shelve = |store: &mut SledStore, records: &[Record], place: &dyn Fn(usize) -> Timestamp| {
+        let moves: Vec<(Change, Record)> =
+            records.iter().enumerate().map(|(i, record)| move_to(record, place(i))).collect();
+        let (changes, moved): (Vec<Change>, Vec<Record>) = moves.into_iter().unzip();
+        changes.chunks(1_000).for_each(|changes| drop(store.commit(NOW, changes.to_vec()).unwrap()));
+        moved
+    };
+    let profile = |i: usize| format!("profile {i}");
+    let due = (Cursor::START, Timestamp::from_millis(NOON + 2 * DAY));
+
+    let kept = some(&mut store, 3_000);
+    sort(&mut store);
+    timed("due posts, shelves empty", 5_000, || assert_eq!(count(&mut store, due, 20_000), kept.len()));
+    let records = some(&mut store, held);
+    let on_held = shelve(&mut store, &records, &|i| Shelf::Held.place(NOW, &profile(i)));
+    let records = some(&mut store, dead);
+    let day = Duration::from_secs(86_400);
+    let on_dead = shelve(&mut store, &records, &|i| Shelf::Dead.place(NOW.after(day * (i as u32 % 500)), ""));
+    for round in 0..2 {
+        timed("due posts, shelves full", 5_000, || assert_eq!(count(&mut store, due, 20_000), kept.len()));
+        timed("all held", 20_000, || {
+            assert_eq!(count(&mut store, Shelf::Held.range(), 20_000), on_held.len());
+        });
+        timed("one held profile of each 20", 20_000, || {
+            for i in (0..held as usize).step_by(20) {
+                assert_eq!(count(&mut store, Shelf::range_of(&profile(i)), 20_000), 1, "profile {i}");
+            }
+        });
+        timed("all dead", 20_000, || assert_eq!(count(&mut store, Shelf::Dead.range(), 20_000), on_dead.len()));
+        timed("some found by number", 5_000, || {
+            for record in on_held.iter().chain(&on_dead).step_by(40) {
+                assert!(matches!(store.find(record.seq), Ok(Some(Found::Live(_)))));
+            }
+        });
+        if round == 0 {
+            timed("sorting", 60_000, || sort(&mut store));
+        }
+    }
+    drop(store);
+    let mut store = timed("opening", 20_000, || open(folder.path(), Sizes::default()).unwrap());
+    // They come back, are settled, and all of it is forgotten.
+    let back = timed("coming back from the held", 20_000, || {
+        shelve(&mut store, &on_held, &|i| Timestamp::from_millis(NOON + DAY + i as i64))
+    });
+    assert_eq!(count(&mut store, Shelf::Held.range(), 20_000), 0);
+    let settles = back.iter().map(|record| Change::Settle {
+        home: record.home(),
+        attempts: 1,
+        outcome: Outcome::Delivered(Receipt::default()),
+    });
+    store.commit(NOW, settles.collect()).unwrap();
+    let days = |store: &SledStore| store.core.as_ref().unwrap().tallies.over(Timestamp::MAX).count();
+    let before = days(&store);
+    timed("forgetting", 60_000, || {
+        while days(&store) > 0 {
+            store.tidy(NOW.after(Duration::from_secs(1)), Duration::ZERO).unwrap();
+        }
+        wait_for_sorter(&mut store);
+    });
+    println!("{before} days forgotten");
+    assert!(back.iter().step_by(50).all(|record| matches!(store.find(record.seq), Ok(None))) || before == 0);
+    assert_eq!(count(&mut store, Shelf::Dead.range(), 20_000), on_dead.len());
+    drop(store);
+    let far = raw(folder.path()).open_tree("far").unwrap();
+    let first_held = state::day(Shelf::Held.range().1) - 30_000;
+    assert!(far.range(first_held.to_be_bytes()..).next().is_none(), "nothing of the held is left");
+}
+
+/// Has everything sorted that is in the store.
+fn sort(store: &mut SledStore) {
+    let core = store.core.as_mut().unwrap();
+    let marks = std::mem::replace(&mut core.sizes.generation_marks, 0);
+    store.commit(NOW, Vec::new()).unwrap();
+    wait_for_sorter(store);
+    store.core.as_mut().unwrap().sizes.generation_marks = marks;
+}
+
+/// A store whose process died with the first half of the claims of 20 posts called.
+fn died_in_mid_flight() -> TempDir {
+    let folder = tempfile::tempdir().unwrap();
+    let mut store = open(folder.path(), TINY).unwrap();
+    let records: Vec<Record> = (1..=20).map(|seq| record(seq, NOON + seq as i64 % 4 * DAY)).collect();
+    schedule(&mut store, &records).unwrap();
+    let claims = records.iter().map(|record| Change::Claim { home: record.home(), attempt: 1 });
+    store.commit(NOW, claims.collect()).unwrap();
+    let attempts: Vec<(Seq, u32)> = (1..=10).map(|seq| (Seq(seq), 1)).collect();
+    store.call_log().unwrap().calling(&attempts);
+    folder
+}
+
+/// How many claims an earlier process left, and how many of them may have begun.
+fn claims(path: &Path) -> (usize, usize) {
+    let posts = load(&mut open(path, TINY).unwrap()).unwrap();
+    let claims: Vec<Claimed> = posts.into_iter().filter_map(|stored| stored.claimed).collect();
+    (claims.len(), claims.iter().filter(|claim| claim.called).count())
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn a_process_that_died_leaves_in_doubt_what_it_called() {
+    let folder = died_in_mid_flight();
+    for _ in 0..3 {
+        assert_eq!(claims(folder.path()), (20, 10));
+    }
+}
+
+#[test]
+fn after_another_boot_every_claim_is_in_doubt() {
+    let folder = died_in_mid_flight();
+    drop(calls::Calls::open(folder.path(), Some("another boot"), 1).unwrap());
+    for _ in 0..3 {
+        assert_eq!(claims(folder.path()), (20, 20));
+    }
+}
+
+#[test]
+fn with_a_damaged_call_log_every_claim_is_in_doubt() {
+    let whole = fs::read(died_in_mid_flight().path().join("calls")).unwrap();
+    for at in [0, 20, whole.len() / 2, whole.len() - 1] {
+        let folder = died_in_mid_flight();
+        let path = folder.path().join("calls");
+        let mut log = fs::read(&path).unwrap();
+        log[at] ^= 1;
+        fs::write(path, log).unwrap();
+        assert_eq!(claims(folder.path()), (20, 20), "byte {at}");
+        assert_eq!(claims(folder.path()), (20, 20), "and stays so");
+    }
+    let folder = died_in_mid_flight();
+    fs::remove_file(folder.path().join("calls")).unwrap();
+    assert_eq!(claims(folder.path()), (20, 20));
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn calls_of_claims_that_are_closed_are_let_go_in_time() {
+    let folder = died_in_mid_flight();
+    let mut store = open(folder.path(), TINY).unwrap();
+    let attempts: Vec<(Seq, u32)> = (100..900).map(|seq| (Seq(seq), 1)).collect();
+    store.call_log().unwrap().calling(&attempts);
+    drop(store);
+    let mut store = open(folder.path(), TINY).unwrap();
+    let known = |store: &SledStore| format!("{:?}", store.core.as_ref().unwrap().calls).matches("Seq").count();
+    assert!(known(&store) > 810);
+    while store.tidy(NOW, Duration::MAX).unwrap() {}
+    assert_eq!(known(&store), 10);
+    drop(store);
+    assert_eq!(claims(folder.path()), (20, 10));
 }
 
 #[test]

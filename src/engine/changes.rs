@@ -1,0 +1,176 @@
+//! Changes to posts that the host asks for: each wins against the firing of the post or loses, and the answer says
+//! which.
+
+use crate::error::{Error, Result};
+use crate::id::{PostId, State};
+use crate::post::{Doubt, Event, Name, Outcome, PostRef, Record, Shelf, Stored};
+use crate::reply::Promise;
+
+use super::commands::Search;
+use super::commits::Why;
+use super::lifecycle::Phase;
+use super::message::Wish;
+use super::{Engine, Resident};
+
+/// A change to a post that the host waits for.
+#[derive(Debug)]
+pub struct Mutation {
+    pub wish: Wish,
+    /// The revision that the post must have.
+    pub expected: Option<u32>,
+    pub promise: Promise<()>,
+}
+
+impl Mutation {
+    pub fn refuse(self, error: Error) {
+        self.promise.fulfil(Err(error));
+    }
+
+    /// Refuses it, because the post is in this state.
+    pub fn come_too_late(self, id: PostId, state: State) {
+        let error = match self.wish {
+            Wish::Resolve(_) => Error::NotInDoubt { id, state },
+            _ => Error::TooLate { id, state },
+        };
+        self.refuse(error);
+    }
+}
+
+impl Engine {
+    /// Finds the post in memory, or has the store look for it.
+    pub(super) fn seek_mutation(&mut self, post: PostRef, wish: Wish, promise: Promise<()>) {
+        let mutation = Mutation { wish, expected: post.revision, promise };
+        match self.resident(&post) {
+            Err(error) => mutation.refuse(error),
+            Ok(Some(slot)) => self.mutate(slot, mutation),
+            Ok(None) => self.search(post.clone(), Search::Mutate(post, mutation)),
+        }
+    }
+
+    /// Where the post is in memory. One that is named by key is always looked for in the store first.
+    pub(super) fn resident(&self, post: &PostRef) -> Result<Option<u32>> {
+        match &post.name {
+            Name::Id(id) if id.store() != self.settings.store => Err(Error::ForeignId { id: *id }),
+            // A change by key is looked for in the store: what comes after it must not overtake it.
+            Name::Id(_) if self.keyed_changes > 0 => Ok(None),
+            Name::Id(id) => Ok(self.slot(id.seq())),
+            Name::Key(_) => Ok(None),
+        }
+    }
+
+    /// A post that is not in memory: it is taken up for as long as the change takes.
+    pub(super) fn mutate_stored(&mut self, stored: Stored, mutation: Mutation) {
+        let Some((place, _)) = self.pool(stored.record.pool) else {
+            return mutation.refuse(Error::NotFound { post: self.id(stored.record.seq).to_string() });
+        };
+        let is_shelved = stored.record.home().shelf().is_some();
+        let slot =
+            if is_shelved { self.admit(place, stored.record, Phase::Armed) } else { self.take_up(place, stored) };
+        self.mutate(slot, mutation);
+        // If it was refused, the post stays where it was.
+        if is_shelved && self.posts.get(slot as usize).is_some_and(|post| post.phase == Phase::Armed) {
+            self.forget(slot);
+        }
+    }
+
+    pub(super) fn mutate(&mut self, slot: u32, mutation: Mutation) {
+        let Some(Resident { record, phase, .. }) = self.posts.get(slot as usize) else { return };
+        let (id, state) = (self.id(record.seq), self.state(*phase, record));
+        if let Some(expected) = mutation.expected.filter(|expected| *expected != record.revision) {
+            return mutation.refuse(Error::Changed { id, expected, revision: record.revision });
+        }
+        let Mutation { wish, promise, .. } = mutation;
+        if let Wish::Resolve(resolution) = wish {
+            return match state {
+                State::InDoubt | State::Failed => self.resolve(slot, resolution, promise),
+                _ => promise.fulfil(Err(Error::NotInDoubt { id, state })),
+            };
+        }
+        let is_possible = match (&wish, state) {
+            (_, State::InDoubt | State::Delivered | State::Missed | State::Cancelled) => false,
+            // It may have been published: that cannot be taken back.
+            (Wish::Cancel, _) if record.doubt != Doubt::None => false,
+            (Wish::Edit { .. }, State::Failed) => true,
+            (_, State::Failed) => false,
+            (Wish::PublishNow, State::Held) => false,
+            (_, State::InFlight) => phase.is_open() || self.withdraw(slot),
+            _ => true,
+        };
+        if !is_possible {
+            return promise.fulfil(Err(Error::TooLate { id, state }));
+        }
+        self.change(slot, wish, promise);
+    }
+
+    /// Carries out what is possible.
+    fn change(&mut self, slot: u32, wish: Wish, promise: Promise<()>) {
+        let Some(Resident { record, .. }) = self.posts.get(slot as usize) else { return };
+        let (id, mut to) = (self.id(record.seq), record.clone());
+        to.revision += 1;
+        let now = self.now.wall;
+        let event = match wish {
+            Wish::Cancel | Wish::Resolve(_) => return self.leave(slot, Outcome::Cancelled, None, Some(promise)),
+            Wish::Reschedule(due) => {
+                self.give_due(&mut to, due);
+                Event::Rescheduled { id, due: due.to_datetime() }
+            }
+            Wish::PublishNow => {
+                let due = now.ceil_millis();
+                self.give_due(&mut to, due);
+                to.at = due;
+                Event::Rescheduled { id, due: due.to_datetime() }
+            }
+            Wish::Edit { part, .. } if part >= to.body.parts() => {
+                let parts = to.body.parts();
+                self.proceed(slot);
+                return promise.fulfil(Err(Error::NoSuchPart { id, part, parts }));
+            }
+            Wish::Edit { part, .. } if part < to.notes.receipts().len() => {
+                self.proceed(slot);
+                return promise.fulfil(Err(Error::TooLate { id, state: State::Delivered }));
+            }
+            Wish::Edit { part, payload } => {
+                to.body = to.body.with_part(part, &payload);
+                if to.notes.prepared().is_some() {
+                    self.discard_prepared(slot);
+                    to.notes.edit(|noted| noted.prepared = None);
+                }
+                if Shelf::of(to.at).is_none() && to.attempts == 0 && to.at == to.due {
+                    to.at = self.begin(&to, to.due);
+                }
+                Event::Edited { id }
+            }
+        };
+        self.relocate(slot, to, Why::Changed { promise: Some(promise), event }, None);
+    }
+
+    /// Gives a record another due.
+    fn give_due(&mut self, to: &mut Record, due: crate::time::Timestamp) {
+        to.due = due;
+        let is_expired = to.notes.prepared().is_some_and(|ready| ready.valid_until < due);
+        if is_expired {
+            if let Some(slot) = self.slot(to.seq) {
+                self.discard_prepared(slot);
+            }
+            to.notes.edit(|noted| noted.prepared = None);
+        }
+        to.notes.edit(|noted| noted.not_before = None);
+        to.at = self.begin(to, due);
+    }
+
+    /// Where a post with this due begins its way.
+    fn begin(&self, record: &Record, due: crate::time::Timestamp) -> crate::time::Timestamp {
+        self.pool(record.pool).map_or(due, |(_, pool)| pool.begin(&record.body, due, &record.notes, self.now.wall))
+    }
+
+    /// What the host is told of a post in memory.
+    pub(super) fn state(&self, phase: Phase, record: &Record) -> State {
+        match (phase.state(), Shelf::of(record.at)) {
+            (_, Some(Shelf::Dead)) => State::Failed,
+            (_, Some(Shelf::InDoubt)) => State::InDoubt,
+            (_, Some(Shelf::Held)) => State::Held,
+            (State::Scheduled, None) if record.doubt == Doubt::Open => State::InDoubt,
+            (state, None) => state,
+        }
+    }
+}

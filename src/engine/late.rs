@@ -1,0 +1,107 @@
+//! Posts whose due has passed: missed, spread, or at a distance from each other.
+
+use std::time::Duration;
+
+use crate::catch_up::spread;
+use crate::id::Seq;
+use crate::post::{Doubt, Outcome};
+use crate::time::Timestamp;
+
+use super::{Engine, Resident};
+
+/// A first attempt that would be later than this is late: nobody could make it in time.
+const LATE: Duration = Duration::from_secs(1);
+
+impl Engine {
+    /// Finds the place of a post that is to be claimed among those of its profile, and of what is late; false if it has to
+    /// wait for it.
+    pub(super) fn place(&mut self, slot: u32) -> bool {
+        let (now, ahead) = (self.now.wall, self.settings.claim_ahead);
+        let Some(post) = self.posts.get_mut(slot as usize) else { return false };
+        if std::mem::replace(&mut post.is_placed, true) {
+            return true;
+        }
+        let Some(place) = self.places.get(&post.record.pool).copied() else { return false };
+        let (Some(pool), Some(site)) = (self.settings.pools.get(place), self.sites.get_mut(place)) else {
+            return false;
+        };
+        let is_late = post.record.attempts == 0
+            && post.record.notes.receipts().is_empty()
+            && post.ready_at.after(LATE) < now
+            && pool.deadline(&post.record).is_none_or(|deadline| deadline >= now);
+        if is_late && !pool.catch_up.spread().is_zero() {
+            site.late.push((slot, post.record.seq));
+            return false;
+        }
+        let at = if is_late { post.ready_at.max(now) } else { post.ready_at };
+        let placed = site.gaps.place(post.record.body.profile(), at, is_late, now);
+        if placed > post.ready_at {
+            post.ready_at = placed;
+        }
+        if placed.before(ahead) > now {
+            self.wait_until(slot, placed.before(ahead));
+            return false;
+        }
+        true
+    }
+
+    /// Spreads what is late, once all of it is there or no more fits.
+    pub(super) fn catch_up(&mut self) {
+        for place in 0..self.sites.len() {
+            let (Some(pool), Some(site)) = (self.settings.pools.get(place), self.sites.get_mut(place)) else { return };
+            let is_full = site.window.bytes >= self.settings.memory / 2;
+            if site.late.is_empty() || !(is_full || site.window.is_passed(self.now.wall.before(LATE))) {
+                continue;
+            }
+            if site.spread_until <= self.now.wall {
+                site.spread_until = self.now.wall.after(pool.catch_up.spread());
+            }
+            let (until, cursor) = (site.spread_until, site.window.cursor());
+            let late = std::mem::take(&mut site.late);
+            self.spread(place, &late, until, is_full.then_some(cursor.at));
+        }
+    }
+
+    /// Spreads these until then; if more will follow, whose dues come after `through`, they get their share only.
+    fn spread(&mut self, place: usize, late: &[(u32, Seq)], until: Timestamp, through: Option<Timestamp>) {
+        let now = self.now.wall;
+        let seq = |post: &Resident| post.record.seq;
+        let mut order: Vec<_> = late
+            .iter()
+            .filter_map(|(slot, number)| {
+                let post = self.posts.get(*slot as usize).filter(|post| seq(post) == *number)?;
+                Some((post.record.ready_at(), *number, *slot))
+            })
+            .collect();
+        order.sort_unstable();
+        let first = order.first().map_or(now, |(due, ..)| *due);
+        let end = through.filter(|through| *through < now).map_or(until, |through| {
+            let (part, whole) = (through.since(first).as_millis(), now.since(first).as_millis().max(1));
+            let share = until.since(now).as_millis() * part / whole;
+            now.after(Duration::from_millis(u64::try_from(share).unwrap_or(u64::MAX)))
+        });
+        let posts = order.len();
+        for (index, (_, _, slot)) in order.into_iter().enumerate() {
+            let (Some(post), Some(site)) = (self.posts.get_mut(slot as usize), self.sites.get_mut(place)) else {
+                continue;
+            };
+            let at = spread(now, end, index, posts);
+            post.ready_at = site.gaps.place(post.record.body.profile(), at, true, now).ceil_millis();
+            self.proceed(slot);
+        }
+    }
+
+    /// The last instant at which this post may be sent. What may be published already is not missed: the broadcaster is
+    /// asked first.
+    pub(super) fn deadline(&self, post: &Resident) -> Option<Timestamp> {
+        let (_, pool) = self.pool(post.record.pool)?;
+        pool.deadline(&post.record).filter(|_| post.record.doubt != Doubt::Open)
+    }
+
+    /// Lets a post go that would be later than it allows, at this instant.
+    pub(super) fn miss(&mut self, slot: u32, at: Timestamp) {
+        let deadline = self.posts.get(slot as usize).and_then(|post| self.deadline(post));
+        let by = deadline.map_or(Duration::ZERO, |deadline| at.since(deadline));
+        self.leave(slot, Outcome::Missed { by }, None, None);
+    }
+}

@@ -1,0 +1,74 @@
+//! Order within a profile: posts that ask for it wait until no earlier one is left.
+
+use super::site::{Line, Site};
+use super::{Engine, Resident};
+
+impl Engine {
+    /// The line in which this post stands, if it asks for order.
+    fn line<'a>(sites: &'a mut [Site], place: Option<usize>, post: &Resident) -> Option<&'a mut Line> {
+        let site = sites.get_mut(place.filter(|_| post.record.body.in_order())?)?;
+        site.lines.get_mut(post.record.body.profile())
+    }
+
+    /// Puts a post in order into its profile's line.
+    pub(super) fn line_up(&mut self, slot: u32) {
+        let Some(post) = self.posts.get(slot as usize).filter(|post| post.record.body.in_order()) else { return };
+        let site = self.places.get(&post.record.pool).and_then(|place| self.sites.get_mut(*place));
+        if let Some(site) = site {
+            let line = site.lines.entry(post.record.body.profile().into()).or_default();
+            line.posts.insert((post.record.due, post.record.seq), slot);
+        }
+    }
+
+    /// Takes it out of the line; the next one may go.
+    pub(super) fn stand_out(&mut self, slot: u32) {
+        let Some(post) = self.posts.get(slot as usize) else { return };
+        let place = self.places.get(&post.record.pool).copied();
+        let Some(line) = Self::line(&mut self.sites, place, post) else { return };
+        line.posts.remove(&(post.record.due, post.record.seq));
+        line.going.take_if(|going| *going == post.record.seq);
+        match line.posts.first_key_value() {
+            Some(((_, seq), next)) => self.woken.push((*next, *seq)),
+            None => {
+                if let Some(site) = place.and_then(|place| self.sites.get_mut(place)) {
+                    site.lines.remove(post.record.body.profile());
+                }
+            }
+        }
+    }
+
+    /// Whether nothing before it in its line is left, and nothing else of it is in flight.
+    pub(super) fn is_first(&self, slot: u32) -> bool {
+        let Some(post) = self.posts.get(slot as usize) else { return false };
+        let Some(site) = self.places.get(&post.record.pool).and_then(|place| self.sites.get(*place)) else {
+            return true;
+        };
+        if site.lines.is_empty() || !post.record.body.in_order() {
+            return true;
+        }
+        let Some(line) = site.lines.get(post.record.body.profile()) else { return true };
+        let first = line.posts.first_key_value().map(|((_, seq), _)| *seq);
+        first == Some(post.record.seq) && line.going.is_none_or(|going| going == post.record.seq)
+    }
+
+    /// It is taken back: another may go before it.
+    pub(super) fn stand_back(&mut self, slot: u32) {
+        let Some(post) = self.posts.get(slot as usize) else { return };
+        let place = self.places.get(&post.record.pool).copied();
+        if let Some(line) = Self::line(&mut self.sites, place, post)
+            && line.going.take_if(|going| *going == post.record.seq).is_some()
+            && let Some(((_, seq), first)) = line.posts.first_key_value()
+        {
+            self.woken.push((*first, *seq));
+        }
+    }
+
+    /// It is handed over: the others wait.
+    pub(super) fn go_first(&mut self, slot: u32) {
+        let Some(post) = self.posts.get(slot as usize) else { return };
+        let place = self.places.get(&post.record.pool).copied();
+        if let Some(line) = Self::line(&mut self.sites, place, post) {
+            line.going = Some(post.record.seq);
+        }
+    }
+}

@@ -1,0 +1,54 @@
+//! What there is of one pool: its window, and what holds its posts up.
+
+use std::collections::{BTreeMap, HashMap};
+
+use rustc_hash::FxBuildHasher;
+
+use crate::catch_up::Gaps;
+use crate::id::Seq;
+use crate::time::Timestamp;
+
+use super::PoolSettings;
+use super::window::Window;
+
+/// One pool, as it is at the moment.
+#[derive(Debug)]
+pub struct Site {
+    pub window: Window,
+    pub is_paused: bool,
+    /// Profiles that are held, and why.
+    pub held: HashMap<Box<str>, String, FxBuildHasher>,
+    /// Posts whose time has come but that have to wait: the pool is paused, or earlier attempts are being counted.
+    pub waiting: Vec<(u32, Seq)>,
+    /// Posts that are late, and are to be spread.
+    pub late: Vec<(u32, Seq)>,
+    /// Until when late posts are spread.
+    pub spread_until: Timestamp,
+    pub gaps: Gaps,
+    pub lines: HashMap<Box<str>, Line, FxBuildHasher>,
+}
+
+/// The posts of one profile that go out in order.
+#[derive(Debug, Default)]
+pub struct Line {
+    /// By due, then by number: where they are.
+    pub posts: BTreeMap<(Timestamp, Seq), u32>,
+    /// The one that is in flight.
+    pub going: Option<Seq>,
+}
+
+impl Site {
+    /// The site of this pool, after a process that committed something last at this time.
+    pub fn new(pool: &PoolSettings, last_commit_at: Timestamp) -> Self {
+        Self {
+            window: Window::default(),
+            is_paused: false,
+            held: HashMap::default(),
+            waiting: Vec::new(),
+            late: Vec::new(),
+            spread_until: Timestamp::MIN,
+            gaps: Gaps::new(&pool.catch_up, last_commit_at),
+            lines: HashMap::default(),
+        }
+    }
+}

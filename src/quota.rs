@@ -1,0 +1,787 @@
+//! Rate limits of one scope, and what was counted for them. Pure.
+//!
+//! A window remembers its starts in runs: neighbours in time that are over together, when the last of them is. So a
+//! count can only be too high, and is never higher than the limit by more than a run, one part in [`RUNS`] of it.
+
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use chrono::{LocalResult, NaiveDateTime, NaiveTime, TimeDelta, TimeZone, Timelike};
+use chrono_tz::{GapInfo, Tz};
+
+use crate::error::{Error, Result};
+use crate::time::Timestamp;
+
+/// What a rate limit or a network's "too many" is about.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+pub enum Scope {
+    /// One profile in one pool.
+    Profile,
+    /// The pool: the host's app on that network.
+    Pool,
+    /// Everything that shares the pool's account.
+    Account,
+}
+
+/// How many calls of a broadcaster may start in a window of time, by the wall clock. What would be too many waits, and
+/// goes out as soon as it may.
+///
+/// Several limits can stand beside each other; a call starts when all allow it. What was counted survives a restart
+/// and, as far as it covers the new window, a change of the limits. A limit is never exceeded; where it allows more
+/// than 32 starts, up to one in 32 of them may be held back a little longer than necessary. A network may count when
+/// a call arrives and not when it starts: leave it a margin.
+///
+/// ```
+/// use chrono::NaiveTime;
+/// use punctual::RateLimit;
+/// use std::time::Duration;
+///
+/// let limits = [
+///     // 50 in any 24 hours, of these 10 in any hour, and 30 s apart.
+///     RateLimit::rolling(50, Duration::from_secs(24 * 3_600)),
+///     RateLimit::rolling(10, Duration::from_secs(3_600)),
+///     RateLimit::spacing(Duration::from_secs(30)),
+///     // 100 a day; the day begins at midnight in Los Angeles.
+///     RateLimit::daily(100, chrono_tz::America::Los_Angeles, NaiveTime::MIN),
+/// ];
+/// ```
+#[derive(Clone, PartialEq, Debug)]
+pub struct RateLimit {
+    max: u32,
+    window: Window,
+}
+
+/// For how long a start counts.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Window {
+    Rolling(Duration),
+    Daily { zone: Tz, at: NaiveTime },
+}
+
+/// The longest window.
+const WINDOW_MAX: Duration = Duration::from_secs(31 * 86_400);
+
+impl RateLimit {
+    /// At most `max` starts, 1 or more, in any span of this length: 1 ms to 31 days. A start that is exactly one window
+    /// old does not count any more.
+    pub fn rolling(max: u32, window: Duration) -> Self {
+        // Instants are whole microseconds; never shorter than was said.
+        let micros = window.as_nanos().div_ceil(1_000);
+        let window = Duration::from_micros(u64::try_from(micros).unwrap_or(u64::MAX));
+        Self { max, window: Window::Rolling(window) }
+    }
+
+    /// At most `max` starts, 1 or more, from one reset to the next, which comes each day at this local time in this
+    /// zone. Where the clocks skip that time, the reset is at the end of what they skip; where they show it twice, it
+    /// is at the first.
+    pub fn daily(max: u32, zone: Tz, at: NaiveTime) -> Self {
+        Self { max, window: Window::Daily { zone, at } }
+    }
+
+    /// At least `gap` between two starts: 1 ms to 31 days. The same as one start in any span of this length.
+    pub fn spacing(gap: Duration) -> Self {
+        Self::rolling(1, gap)
+    }
+
+    /// Whether the limit of this pool, profile or account is within its ranges.
+    pub(crate) fn check(&self, of: &str) -> Result<()> {
+        let refuse =
+            |setting, value, min, max| Err(Error::InvalidSetting { of: of.to_owned(), setting, value, min, max });
+        if self.max == 0 {
+            return refuse("rate limit (starts)", 0, 1, u128::from(u32::MAX));
+        }
+        match self.window {
+            Window::Rolling(window) if window < Duration::from_millis(1) || window > WINDOW_MAX => {
+                refuse("rate limit (µs)", window.as_micros(), 1_000, WINDOW_MAX.as_micros())
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+impl Window {
+    /// The first instant at which a start made at `at` does not count any more.
+    fn over(&self, at: Timestamp) -> Timestamp {
+        match self {
+            Self::Rolling(window) => at.after(*window),
+            Self::Daily { zone, at: time } => reset_after(*zone, *time, at),
+        }
+    }
+}
+
+/// Years 1 to 9999: far beyond every due, and well within chrono's calendar.
+const CALENDAR: (Timestamp, Timestamp) =
+    (Timestamp::from_millis(-62_135_596_800_000), Timestamp::from_millis(253_402_300_799_999));
+
+/// The first instant after `after` at which it is this time in this zone.
+fn reset_after(zone: Tz, time: NaiveTime, after: Timestamp) -> Timestamp {
+    let day = after.clamp(CALENDAR.0, CALENDAR.1).to_datetime().with_timezone(&zone).date_naive();
+    // The day before, because its reset may have been put off past midnight.
+    let days = (-1..=2).filter_map(|days| day.checked_add_signed(TimeDelta::days(days)));
+    days.filter_map(|day| instant(zone, day.and_time(time))).find(|reset| *reset > after).unwrap_or(Timestamp::MAX)
+}
+
+/// When the clocks of the zone show this first, or skip it.
+fn instant(zone: Tz, local: NaiveDateTime) -> Option<Timestamp> {
+    let at = match zone.from_local_datetime(&local) {
+        LocalResult::Single(at) | LocalResult::Ambiguous(at, _) => at,
+        LocalResult::None => GapInfo::new(&local, &zone)?.end?,
+    };
+    Some(Timestamp::from_datetime(at.to_utc()))
+}
+
+/// Most runs of one window.
+const RUNS: usize = 32;
+
+/// What was counted for one scope. Limits come with each call, so that they can change at any time.
+#[derive(Clone, Default, Debug)]
+pub struct Quota {
+    throttled: Option<Timestamp>,
+    counts: Vec<Count>,
+}
+
+/// What was counted for one window.
+#[derive(Clone, Debug)]
+struct Count {
+    window: Window,
+    /// By their last start.
+    runs: VecDeque<Run>,
+    /// When nothing of it counts any more.
+    until: Timestamp,
+    /// Starts up to here may not be in it any more, or never were.
+    forgotten: Timestamp,
+}
+
+/// Starts that count as long as the last of them does.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+struct Run {
+    last: Timestamp,
+    starts: u32,
+}
+
+impl Quota {
+    /// The earliest instant from `now` on at which one may start, if nothing else happens before.
+    pub fn next(&self, limits: &[RateLimit], now: Timestamp) -> Timestamp {
+        let free = limits.iter().filter_map(|limit| self.count(&limit.window)?.full_until(limit));
+        free.chain(self.throttled).fold(now, Timestamp::max)
+    }
+
+    /// One starts at `at`.
+    pub fn take(&mut self, limits: &[RateLimit], at: Timestamp) {
+        if limits.is_empty() {
+            return;
+        }
+        self.adapt(limits, at);
+        for count in &mut self.counts {
+            let max = limits.iter().filter(|limit| limit.window == count.window).map(|limit| limit.max).min();
+            count.add(max.unwrap_or(1), at);
+        }
+    }
+
+    /// The start that was taken at `at` did not happen.
+    pub fn give_back(&mut self, at: Timestamp) {
+        self.counts.iter_mut().for_each(|count| count.remove(at));
+    }
+
+    /// Nothing starts before `until`.
+    pub fn throttle(&mut self, until: Timestamp) {
+        self.throttled = self.throttled.max(Some(until));
+    }
+
+    /// Whether there is nothing worth remembering.
+    pub fn is_idle(&self, now: Timestamp) -> bool {
+        self.throttled.is_none_or(|until| until <= now) && self.counts.iter().all(|count| count.until <= now)
+    }
+
+    /// What is known for this window: its own count, or the one that remembers most. Every count holds the last of all
+    /// starts, as far back as it goes, so that one also holds what the others do.
+    fn count(&self, window: &Window) -> Option<&Count> {
+        let own = self.counts.iter().find(|count| count.window == *window);
+        own.or_else(|| self.counts.iter().max_by_key(|count| count.starts()))
+    }
+
+    /// Makes the counts those of the limits.
+    fn adapt(&mut self, limits: &[RateLimit], now: Timestamp) {
+        let is_wanted = |count: &Count| limits.iter().any(|limit| limit.window == count.window);
+        let is_there = |limit: &RateLimit| self.counts.iter().any(|count| count.window == limit.window);
+        if limits.iter().all(is_there) && self.counts.iter().all(is_wanted) {
+            return;
+        }
+        let mut counts: Vec<Count> = Vec::with_capacity(limits.len());
+        for RateLimit { window, .. } in limits {
+            if counts.iter().all(|count| count.window != *window) {
+                counts.push(match self.count(window) {
+                    Some(known) => Count::new(*window, known.runs.clone(), known.forgotten),
+                    None => {
+                        Count::new(*window, VecDeque::new(), Timestamp::from_micros(now.micros().saturating_sub(1)))
+                    }
+                });
+            }
+        }
+        self.counts = counts;
+    }
+
+    /// For [`decode`](Self::decode), in a later process perhaps. At most 600 bytes for each window.
+    ///
+    /// ```text
+    /// version u8 = 1 | throttled until i64 µs LE, or i64::MIN | (window, runs u8, first last start i64 µs LE,
+    /// (starts varint, µs to the next last start varint)*)*
+    /// window   1, length u64 µs LE | 2, length of name u8, name of zone, second of day u32 LE, nanosecond u32 LE
+    /// ```
+    pub fn encode(&self) -> Vec<u8> {
+        let mut out = vec![VERSION];
+        out.extend_from_slice(&self.throttled.unwrap_or(Timestamp::MIN).micros().to_le_bytes());
+        for count in self.counts.iter().filter(|count| !count.runs.is_empty()) {
+            count.encode(&mut out);
+        }
+        out
+    }
+
+    /// Reads what [`encode`](Self::encode) gave; `None` if it is something else.
+    pub fn decode(bytes: &[u8]) -> Option<Self> {
+        let mut input = Input(bytes);
+        if input.byte()? != VERSION {
+            return None;
+        }
+        let throttled = Some(input.instant()?).filter(|until| *until > Timestamp::MIN);
+        let mut counts = Vec::new();
+        while !input.0.is_empty() {
+            counts.push(Count::decode(&mut input)?);
+        }
+        Some(Self { throttled, counts })
+    }
+}
+
+impl Count {
+    fn new(window: Window, runs: VecDeque<Run>, forgotten: Timestamp) -> Self {
+        let mut count = Self { window, runs, until: Timestamp::MIN, forgotten };
+        count.set_until();
+        count
+    }
+
+    fn set_until(&mut self) {
+        self.until = self.runs.back().map_or(Timestamp::MIN, |run| self.window.over(run.last));
+    }
+
+    fn starts(&self) -> u64 {
+        self.runs.iter().map(|run| u64::from(run.starts)).sum()
+    }
+
+    /// When fewer than the limit's starts count, if ever they were as many. The count may be that of another window.
+    fn full_until(&self, limit: &RateLimit) -> Option<Timestamp> {
+        let mut starts = 0;
+        let run = self.runs.iter().rev().find(|run| {
+            starts += u64::from(run.starts);
+            starts >= u64::from(limit.max)
+        })?;
+        Some(limit.window.over(run.last))
+    }
+
+    fn add(&mut self, max: u32, at: Timestamp) {
+        if at >= self.until {
+            self.forget(self.runs.len());
+        }
+        // Where it belongs by its time: the clock may have stepped back.
+        let mut next = self.runs.partition_point(|run| run.last <= at);
+        let is_newest = next == self.runs.len();
+        let joins = |run: &Run| match self.window {
+            Window::Rolling(_) => run.starts < max.div_ceil(RUNS as u32) || run.last == at,
+            Window::Daily { .. } => at < if is_newest { self.until } else { self.window.over(run.last) },
+        };
+        if let Some(run) = next.checked_sub(1).and_then(|before| self.runs.get(before)).copied().filter(joins) {
+            next -= 1;
+            self.runs.remove(next);
+            self.runs.insert(next, Run { last: at, starts: run.starts.saturating_add(1) });
+        } else {
+            if self.runs.len() >= RUNS {
+                next -= self.make_room(at).min(next);
+            }
+            self.runs.insert(next, Run { last: at, starts: 1 });
+        }
+        if is_newest {
+            self.set_until();
+        }
+    }
+
+    /// Makes room for one more run, and says how many before `at` are gone.
+    fn make_room(&mut self, at: Timestamp) -> usize {
+        let over = self.runs.iter().take_while(|run| self.window.over(run.last) <= at).count();
+        self.forget(over);
+        if over > 0 {
+            return over;
+        }
+        let starts = |(_, pair): &(usize, (&Run, &Run))| u64::from(pair.0.starts) + u64::from(pair.1.starts);
+        let Some((first, (a, b))) = self.runs.iter().zip(self.runs.iter().skip(1)).enumerate().min_by_key(starts)
+        else {
+            return 0;
+        };
+        let (both, is_before) = (Run { last: b.last, starts: a.starts.saturating_add(b.starts) }, a.last <= at);
+        self.runs.remove(first);
+        if let Some(run) = self.runs.get_mut(first) {
+            *run = both;
+        }
+        usize::from(is_before)
+    }
+
+    fn forget(&mut self, runs: usize) {
+        self.forgotten = self.runs.drain(..runs).map(|run| run.last).fold(self.forgotten, Timestamp::max);
+    }
+
+    /// Takes one off from the first run that can hold a start of `at`. If it was another that held it, what is left
+    /// counts for longer than it must.
+    fn remove(&mut self, at: Timestamp) {
+        let index = self.runs.partition_point(|run| run.last < at);
+        let Some(run) = self.runs.get_mut(index).filter(|_| at > self.forgotten) else { return };
+        run.starts -= 1;
+        if run.starts == 0 {
+            self.runs.remove(index);
+            self.set_until();
+        }
+    }
+
+    fn encode(&self, out: &mut Vec<u8>) {
+        match self.window {
+            Window::Rolling(window) => {
+                out.push(ROLLING);
+                out.extend_from_slice(&u64::try_from(window.as_micros()).unwrap_or(u64::MAX).to_le_bytes());
+            }
+            Window::Daily { zone, at } => {
+                // No zone has a name of more than 255 bytes.
+                out.extend_from_slice(&[DAILY, zone.name().len() as u8]);
+                out.extend_from_slice(zone.name().as_bytes());
+                out.extend_from_slice(&at.num_seconds_from_midnight().to_le_bytes());
+                out.extend_from_slice(&at.nanosecond().to_le_bytes());
+            }
+        }
+        out.push(self.runs.len() as u8);
+        let mut before = None;
+        for run in &self.runs {
+            let at = run.last.micros();
+            match before.replace(at) {
+                None => out.extend_from_slice(&at.to_le_bytes()),
+                Some(before) => put_varint(out, at.wrapping_sub(before) as u64),
+            }
+            put_varint(out, run.starts.into());
+        }
+    }
+
+    fn decode(input: &mut Input<'_>) -> Option<Self> {
+        let window = match input.byte()? {
+            ROLLING => Window::Rolling(Duration::from_micros(u64::from_le_bytes(input.array()?))),
+            DAILY => {
+                let len = input.byte()?;
+                let zone = std::str::from_utf8(input.take(len.into())?).ok()?.parse().ok()?;
+                let (second, nano) = (u32::from_le_bytes(input.array()?), u32::from_le_bytes(input.array()?));
+                Window::Daily { zone, at: NaiveTime::from_num_seconds_from_midnight_opt(second, nano)? }
+            }
+            _ => return None,
+        };
+        let len = usize::from(input.byte()?);
+        let mut runs = VecDeque::with_capacity(len);
+        while runs.len() < len {
+            let last = match runs.back() {
+                None => input.instant()?,
+                Some(Run { last, .. }) => Timestamp::from_micros(last.micros().checked_add_unsigned(input.varint()?)?),
+            };
+            let starts = u32::try_from(input.varint()?).ok().filter(|starts| *starts > 0)?;
+            runs.push_back(Run { last, starts });
+        }
+        (1..=RUNS).contains(&len).then(|| Self::new(window, runs, Timestamp::MIN))
+    }
+}
+
+const VERSION: u8 = 1;
+const ROLLING: u8 = 1;
+const DAILY: u8 = 2;
+
+/// Seven bits a byte, the lowest first; all bytes but the last have the eighth (LEB128).
+fn put_varint(out: &mut Vec<u8>, mut value: u64) {
+    while value >= 0x80 {
+        out.push(value as u8 | 0x80);
+        value >>= 7;
+    }
+    out.push(value as u8);
+}
+
+/// Encoded bytes that have not been read.
+struct Input<'a>(&'a [u8]);
+
+impl<'a> Input<'a> {
+    fn take(&mut self, len: usize) -> Option<&'a [u8]> {
+        let (taken, rest) = self.0.split_at_checked(len)?;
+        self.0 = rest;
+        Some(taken)
+    }
+
+    fn array<const N: usize>(&mut self) -> Option<[u8; N]> {
+        self.take(N)?.try_into().ok()
+    }
+
+    fn byte(&mut self) -> Option<u8> {
+        self.array().map(|[byte]| byte)
+    }
+
+    fn instant(&mut self) -> Option<Timestamp> {
+        self.array().map(|bytes| Timestamp::from_micros(i64::from_le_bytes(bytes)))
+    }
+
+    fn varint(&mut self) -> Option<u64> {
+        let mut value = 0;
+        for shift in (0..64).step_by(7) {
+            let byte = self.byte()?;
+            value |= u64::from(byte & 0x7f) << shift;
+            if byte < 0x80 {
+                return Some(value);
+            }
+        }
+        None
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    const HOUR: Duration = Duration::from_secs(3_600);
+
+    fn at(ms: i64) -> Timestamp {
+        Timestamp::from_millis(ms)
+    }
+
+    fn utc(text: &str) -> Timestamp {
+        Timestamp::from_datetime(text.parse().unwrap())
+    }
+
+    /// Starts as many as may, and says how many.
+    fn fill(quota: &mut Quota, limits: &[RateLimit], now: Timestamp) -> usize {
+        std::iter::from_fn(|| (quota.next(limits, now) == now).then(|| quota.take(limits, now))).count()
+    }
+
+    #[test]
+    fn a_rolling_limit_allows_its_number_and_the_next_when_the_first_is_a_window_old() {
+        let limits = [RateLimit::rolling(2, HOUR)];
+        let mut quota = Quota::default();
+        quota.take(&limits, at(0));
+        quota.take(&limits, at(10));
+        assert_eq!(quota.next(&limits, at(20)), at(3_600_000));
+        quota.take(&limits, at(3_600_000));
+        assert_eq!(quota.next(&limits, at(3_600_000)), at(3_600_010));
+    }
+
+    #[test]
+    fn spacing_is_exact() {
+        let limits = [RateLimit::spacing(Duration::from_millis(7))];
+        let mut quota = Quota::default();
+        quota.take(&limits, at(1));
+        assert_eq!(quota.next(&limits, at(1)), at(8));
+        assert_eq!(quota.next(&limits, at(9)), at(9));
+    }
+
+    #[test]
+    fn a_daily_limit_begins_anew_at_its_local_time() {
+        let limits = [RateLimit::daily(3, chrono_tz::America::Los_Angeles, NaiveTime::MIN)];
+        let mut quota = Quota::default();
+        assert_eq!(fill(&mut quota, &limits, utc("2026-07-01T06:59:59.999Z")), 3);
+        let midnight = utc("2026-07-01T07:00:00Z");
+        assert_eq!(quota.next(&limits, utc("2026-07-01T06:59:59.999Z")), midnight);
+        assert_eq!(fill(&mut quota, &limits, midnight), 3);
+        assert_eq!(quota.next(&limits, utc("2026-07-01T12:00:00Z")), utc("2026-07-02T07:00:00Z"));
+    }
+
+    #[test]
+    fn a_reset_that_the_clocks_skip_comes_at_the_end_of_the_gap_and_one_shown_twice_comes_first() {
+        let half_past = |hour| NaiveTime::from_hms_opt(hour, 30, 0).unwrap();
+        let berlin = chrono_tz::Europe::Berlin;
+        // 02:00 becomes 03:00 on 29 March 2026, and 03:00 becomes 02:00 on 25 October.
+        let spring = reset_after(berlin, half_past(2), utc("2026-03-28T12:00:00Z"));
+        assert_eq!(spring, utc("2026-03-29T01:00:00Z"));
+        assert_eq!(reset_after(berlin, half_past(2), spring), utc("2026-03-30T00:30:00Z"));
+        let autumn = reset_after(berlin, half_past(2), utc("2026-10-24T12:00:00Z"));
+        assert_eq!(autumn, utc("2026-10-25T00:30:00Z"));
+        assert_eq!(reset_after(berlin, half_past(2), autumn), utc("2026-10-26T01:30:00Z"));
+        // A gap across midnight: Beirut has no 00:00 on 29 March 2026.
+        let beirut = reset_after(chrono_tz::Asia::Beirut, NaiveTime::MIN, utc("2026-03-28T12:00:00Z"));
+        assert_eq!(beirut, utc("2026-03-28T22:00:00Z"));
+        // A day that never was: 30 December 2011 in Samoa.
+        let apia = reset_after(chrono_tz::Pacific::Apia, half_past(8), utc("2011-12-30T00:00:00Z"));
+        assert_eq!(apia, utc("2011-12-30T10:00:00Z"));
+    }
+
+    #[test]
+    fn a_start_that_did_not_happen_is_given_back_once_and_only_while_it_counts() {
+        let limits = [RateLimit::rolling(2, HOUR), RateLimit::daily(9, Tz::UTC, NaiveTime::MIN)];
+        let mut quota = Quota::default();
+        quota.take(&limits, at(0));
+        quota.take(&limits, at(5));
+        quota.give_back(at(5));
+        assert_eq!(fill(&mut quota, &limits, at(6)), 1);
+        // The first two are over and forgotten: giving one of them back again frees nothing.
+        assert_eq!(fill(&mut quota, &limits, at(3_600_006)), 2);
+        quota.give_back(at(5));
+        assert_eq!(fill(&mut quota, &limits, at(3_600_006)), 0);
+    }
+
+    #[test]
+    fn what_the_network_said_holds_until_the_latest_of_it() {
+        let mut quota = Quota::default();
+        quota.throttle(at(50));
+        quota.throttle(at(20));
+        assert_eq!(quota.next(&[], at(0)), at(50));
+        assert!(!quota.is_idle(at(49)));
+        assert!(quota.is_idle(at(50)));
+        assert_eq!(Quota::decode(&quota.encode()).unwrap().next(&[], at(0)), at(50));
+    }
+
+    #[test]
+    fn a_saturated_limit_gives_nearly_all_that_it_allows() {
+        for max in [1, 7, 32, 33, 63, 64, 100, 1_000, 4_321] {
+            for (step, window) in [(1, HOUR), (997, HOUR), (60_000, HOUR), (1, Duration::from_millis(100))] {
+                let limits = [RateLimit::rolling(max, window)];
+                let (mut quota, mut now, mut starts) = (Quota::default(), at(0), 0u64);
+                let (micros, end) = (window.as_micros() as u64, at(0).after(window * 10));
+                // Somebody asks for a start every so often, with some jitter, ten windows long.
+                let asks = (micros / u64::from(max) / 3).clamp(1, step * 1_000);
+                for draw in 0u64.. {
+                    now = quota.next(&limits, now);
+                    if now >= end {
+                        break;
+                    }
+                    quota.take(&limits, now);
+                    starts += 1;
+                    now = now.after(Duration::from_micros(1 + draw.wrapping_mul(0x9E37_79B9_7F4A_7C15) % asks));
+                }
+                let allowed = 10 * u64::from(max);
+                assert!(starts <= allowed, "{starts} of {allowed}");
+                assert!(starts * 100 >= allowed * 95, "{starts} of {allowed}: max {max}, step {step}, {window:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn an_idle_quota_has_nothing_to_remember() {
+        let limits = [RateLimit::rolling(5, HOUR)];
+        let mut quota = Quota::default();
+        assert!(quota.is_idle(at(0)));
+        quota.take(&limits, at(0));
+        assert!(!quota.is_idle(at(3_599_999)));
+        assert!(quota.is_idle(at(3_600_000)));
+    }
+
+    #[test]
+    fn limits_outside_their_ranges_are_refused_by_name() {
+        let second = Duration::from_secs(1);
+        for wrong in [
+            RateLimit::rolling(0, second),
+            RateLimit::daily(0, Tz::UTC, NaiveTime::MIN),
+            RateLimit::rolling(1, Duration::from_micros(999)),
+            RateLimit::spacing(Duration::ZERO),
+            RateLimit::spacing(WINDOW_MAX + Duration::from_nanos(1)),
+            RateLimit::rolling(1, Duration::MAX),
+        ] {
+            let error = wrong.check("pool \"p\"").unwrap_err();
+            assert!(error.to_string().contains("pool \"p\""), "{error}");
+        }
+        for right in [RateLimit::rolling(u32::MAX, WINDOW_MAX), RateLimit::spacing(Duration::from_millis(1))] {
+            right.check("p").unwrap();
+        }
+    }
+
+    #[test]
+    fn a_full_encoding_stays_small() {
+        let limits = [RateLimit::rolling(u32::MAX, WINDOW_MAX)];
+        let mut quota = Quota::default();
+        for day in 0..2_000 {
+            quota.take(&limits, at(day * 86_400_000 / 60));
+            if let Some(run) = quota.counts[0].runs.back_mut() {
+                run.starts = u32::MAX / 32;
+            }
+        }
+        assert!(quota.counts[0].runs.len() <= RUNS);
+        assert!(quota.encode().len() < 600, "{}", quota.encode().len());
+    }
+
+    fn limit() -> impl Strategy<Value = RateLimit> {
+        let zones = [Tz::UTC, chrono_tz::America::Los_Angeles, chrono_tz::Pacific::Apia];
+        prop_oneof![
+            // Windows that repeat, so that a change of the limits keeps some.
+            6 => (1u32..80, prop::sample::select(vec![1u64, 3, 50, 400]))
+                .prop_map(|(max, secs)| RateLimit::rolling(max, Duration::from_secs(secs))),
+            1 => (1u64..30).prop_map(|secs| RateLimit::spacing(Duration::from_secs(secs))),
+            2 => (1u32..80, prop::sample::select(zones.to_vec()))
+                .prop_map(|(max, zone)| RateLimit::daily(max, zone, NaiveTime::MIN)),
+        ]
+    }
+
+    /// Something that happens to a quota.
+    #[derive(Clone, Debug)]
+    enum Op {
+        /// After so many µs as many starts are asked for.
+        Start(i64, usize),
+        /// The same, and the last is given back.
+        StartAndGiveBack(i64, usize),
+        /// One is counted, whether allowed or not, so long ago.
+        Count(i64),
+        Throttle(i64),
+        Restart,
+        Change(Vec<RateLimit>),
+    }
+
+    fn op(back: i64) -> impl Strategy<Value = Op> {
+        let gap = prop_oneof![0i64..2_000_000, 0i64..60_000_000, -back..=0];
+        prop_oneof![
+            12 => (gap.clone(), 0usize..30).prop_map(|(gap, starts)| Op::Start(gap, starts)),
+            3 => (gap, 1usize..5).prop_map(|(gap, starts)| Op::StartAndGiveBack(gap, starts)),
+            1 => (0i64..90_000_000).prop_map(Op::Count),
+            1 => (0i64..9_000_000).prop_map(Op::Throttle),
+            2 => Just(Op::Restart),
+            1 => prop::collection::vec(limit(), 1..4).prop_map(Op::Change),
+        ]
+    }
+
+    /// Every start that happened, and what a quota may have forgotten of them.
+    #[derive(Default)]
+    struct Model {
+        starts: Vec<Timestamp>,
+        /// The highest reading of the clock: what was over then is over for good.
+        latest: i64,
+        /// What lay before this was in no window when the limits changed.
+        known_from: i64,
+    }
+
+    impl Model {
+        fn counting(&self, limit: &RateLimit, now: Timestamp) -> usize {
+            let counts = |start: Timestamp| {
+                let over = limit.window.over(start);
+                over > now && over.micros() > self.latest && start.micros() > self.known_from
+            };
+            self.starts.iter().filter(|start| counts(**start)).count()
+        }
+    }
+
+    proptest! {
+        /// Whatever happens, no start is allowed while the limit's number of starts counts, by an exact list of all.
+        #[test]
+        fn no_limit_is_ever_exceeded(
+            limits in prop::collection::vec(limit(), 1..4),
+            ops in prop::collection::vec(prop_oneof![9 => op(0), 1 => op(40_000_000)], 1..60),
+            begin in prop_oneof![Just(1_795_244_400_000_000i64), Just(1_325_239_000_000_000), Just(-5_000_000)],
+        ) {
+            let (mut quota, mut limits, mut now) = (Quota::default(), limits, Timestamp::from_micros(begin));
+            let mut model = Model { latest: i64::MIN, known_from: i64::MIN, ..Model::default() };
+            for op in ops {
+                match op {
+                    Op::Start(gap, starts) | Op::StartAndGiveBack(gap, starts) => {
+                        now = Timestamp::from_micros(now.micros() + gap);
+                        let mut taken = 0;
+                        for _ in 0..starts {
+                            let next = quota.next(&limits, now);
+                            prop_assert!(next >= now);
+                            prop_assert_eq!(quota.next(&limits, next), next, "waits again");
+                            if next > now {
+                                break;
+                            }
+                            for limit in &limits {
+                                prop_assert!(model.counting(limit, now) < limit.max as usize, "{:?}", limit);
+                            }
+                            quota.take(&limits, now);
+                            model.starts.push(now);
+                            model.latest = model.latest.max(now.micros());
+                            taken += 1;
+                        }
+                        if taken > 0 && matches!(op, Op::StartAndGiveBack(..)) {
+                            quota.give_back(now);
+                            model.starts.pop();
+                        }
+                    }
+                    Op::Count(ago) => {
+                        let at = Timestamp::from_micros(now.micros() - ago);
+                        quota.take(&limits, at);
+                        model.starts.push(at);
+                    }
+                    Op::Throttle(ahead) => {
+                        let until = Timestamp::from_micros(now.micros() + ahead);
+                        quota.throttle(until);
+                        prop_assert!(quota.next(&limits, now) >= until);
+                    }
+                    Op::Restart => {
+                        prop_assert!(quota.encode().len() < 600 * limits.len() + 9);
+                        quota = Quota::decode(&quota.encode()).unwrap();
+                    }
+                    Op::Change(to) => {
+                        // The longest window that there was at any time since covers what the others hold.
+                        let over = |at| limits.iter().map(|limit| limit.window.over(at)).max().unwrap();
+                        let until = now.micros().max(model.latest);
+                        let gone = model.starts.iter().filter(|start| over(**start).micros() <= until);
+                        model.known_from = gone.map(|start| start.micros()).fold(model.known_from, i64::max);
+                        limits = to;
+                    }
+                }
+                let has_own = |limit: &RateLimit| quota.counts.iter().any(|count| count.window == limit.window);
+                if quota.is_idle(now) && limits.iter().all(has_own) {
+                    prop_assert_eq!(quota.next(&limits, now), now, "it could be forgotten");
+                }
+            }
+        }
+
+        /// Up to 32 starts are kept one by one: then nothing waits that need not.
+        #[test]
+        fn small_limits_are_exact(
+            max in 1u32..=32, ops in prop::collection::vec((0i64..9_000_000, 0usize..20), 1..80), decode: bool,
+        ) {
+            let limit = RateLimit::rolling(max, Duration::from_secs(10));
+            let limits = [limit.clone()];
+            let (mut quota, mut now) = (Quota::default(), 0);
+            let mut model = Model { latest: i64::MIN, known_from: i64::MIN, ..Model::default() };
+            for (gap, starts) in ops {
+                now += gap;
+                for _ in 0..starts {
+                    let now = Timestamp::from_micros(now);
+                    let is_allowed = model.counting(&limit, now) < max as usize;
+                    prop_assert_eq!(quota.next(&limits, now) == now, is_allowed);
+                    if is_allowed {
+                        quota.take(&limits, now);
+                        model.starts.push(now);
+                    }
+                }
+                if decode {
+                    quota = Quota::decode(&quota.encode()).unwrap();
+                }
+            }
+        }
+
+        #[test]
+        fn no_instant_and_no_limit_is_too_far(
+            ops in prop::collection::vec((any::<i64>(), 0u8..4), 1..60), micros: u64, nanos: u32, max: u32,
+        ) {
+            let limits = [
+                RateLimit::rolling(max, Duration::new(micros, nanos % 1_000_000_000)),
+                RateLimit::daily(max, chrono_tz::Asia::Beirut, NaiveTime::from_num_seconds_from_midnight_opt(86_399, 1_999_999_999).unwrap()),
+            ];
+            let mut quota = Quota::default();
+            for (at, op) in ops {
+                let at = Timestamp::from_micros(at);
+                match op {
+                    0 => prop_assert!(quota.next(&limits, at) >= at),
+                    1 => quota.take(&limits, at),
+                    2 => quota.give_back(at),
+                    _ => quota.throttle(at),
+                }
+                let _ = quota.is_idle(at);
+                prop_assert!(Quota::decode(&quota.encode()).is_some());
+            }
+        }
+
+        #[test]
+        fn arbitrary_bytes_are_a_quota_or_refused(mut bytes: Vec<u8>, tail in prop::collection::vec(any::<u8>(), 0..40)) {
+            let _ = Quota::decode(&bytes);
+            bytes.splice(0..0, Quota::default().encode());
+            bytes.push(ROLLING);
+            bytes.extend(tail);
+            if let Some(quota) = Quota::decode(&bytes) {
+                let _ = quota.next(&[RateLimit::rolling(1, HOUR)], at(0));
+            }
+        }
+    }
+}

@@ -1,0 +1,328 @@
+//! Delivery semantics through the public API, with real workers under a manual clock. (Rule by rule they are tested in
+//! `src/engine/delivery_tests.rs`.)
+
+mod common;
+
+use common::{START, at, secs};
+use proptest::prelude::*;
+use punctual::{
+    Breaker, BroadcastError, Broadcaster, Delivery, Error, Event, Guarantee, ManualClock, MemoryStore, Outcome, Pool,
+    Post, PrepareAhead, Prepared, RateLimit, Receipt, Reconciled, RetryPolicy, Scheduler, State,
+};
+use std::collections::{HashMap, VecDeque};
+use std::sync::{Arc, Mutex};
+
+use chrono::{DateTime, Utc};
+use tokio::sync::watch;
+
+/// What a broadcaster does when it is called.
+enum Act {
+    Answer(Result<Receipt, BroadcastError>),
+    /// Keeps this, says that it did, and then waits until the gate opens.
+    Checkpoint(&'static str),
+    /// Waits until the gate opens, and answers then.
+    Wait,
+    /// Waits until the scheduler is shutting down.
+    UntilStopping,
+    /// Says that it is alive whenever the gate moves; answers when it opens.
+    Beat,
+}
+
+/// A broadcaster that does what it is told, and remembers what it was asked.
+#[derive(Clone)]
+struct Script {
+    acts: Arc<Mutex<VecDeque<Act>>>,
+    reconciled: Arc<Mutex<Vec<Option<Vec<u8>>>>>,
+    truth: Arc<Mutex<Reconciled>>,
+    calls: watch::Sender<usize>,
+    gate: watch::Sender<u32>,
+}
+
+/// The gate is open from here on.
+const OPEN: u32 = 1_000;
+
+impl Script {
+    fn new(acts: impl IntoIterator<Item = Act>) -> Self {
+        Self {
+            acts: Arc::new(Mutex::new(acts.into_iter().collect())),
+            reconciled: Arc::default(),
+            truth: Arc::new(Mutex::new(Reconciled::Unknown)),
+            calls: watch::channel(0).0,
+            gate: watch::channel(0).0,
+        }
+    }
+
+    /// Waits until the broadcaster has been called so often, and got to where it waits.
+    fn called(&self, times: usize) {
+        let mut calls = self.calls.subscribe();
+        pollster::block_on(calls.wait_for(|calls| *calls >= times)).unwrap();
+    }
+
+    fn open(&self) {
+        self.gate.send_replace(OPEN);
+    }
+}
+
+impl Broadcaster for Script {
+    async fn broadcast(&self, delivery: Delivery) -> Result<Receipt, BroadcastError> {
+        let act = self.acts.lock().unwrap().pop_front().unwrap_or(Act::Answer(Ok(Receipt::new("u"))));
+        let mut gate = self.gate.subscribe();
+        match act {
+            Act::Answer(answer) => {
+                self.calls.send_modify(|calls| *calls += 1);
+                return answer;
+            }
+            Act::Checkpoint(handle) => {
+                delivery.checkpoint(handle).await.map_err(BroadcastError::transient)?;
+                self.calls.send_modify(|calls| *calls += 1);
+            }
+            Act::UntilStopping => {
+                self.calls.send_modify(|calls| *calls += 1);
+                delivery.stopping().await;
+                assert!(delivery.is_stopping());
+                return Err(BroadcastError::transient("told to stop"));
+            }
+            Act::Beat => {
+                while *gate.borrow_and_update() < OPEN {
+                    delivery.progress("half");
+                    self.calls.send_modify(|calls| *calls += 1);
+                    let _ = gate.changed().await;
+                }
+            }
+            Act::Wait => self.calls.send_modify(|calls| *calls += 1),
+        }
+        let _ = gate.wait_for(|gate| *gate >= OPEN).await;
+        Ok(Receipt::new("late"))
+    }
+
+    async fn reconcile(&self, delivery: Delivery) -> Result<Reconciled, BroadcastError> {
+        self.reconciled.lock().unwrap().push(delivery.checkpointed().map(<[u8]>::to_vec));
+        Ok(self.truth.lock().unwrap().clone())
+    }
+}
+
+fn pool(script: &Script) -> Pool {
+    Pool::new("p", script.clone()).timeout(secs(60)).retry(RetryPolicy::exponential(secs(10)))
+}
+
+fn start(store: &MemoryStore, clock: &ManualClock, pool: Pool) -> Scheduler {
+    Scheduler::builder().store(store.clone()).clock(clock.clone()).pool(pool).start().unwrap()
+}
+
+fn fresh(pool: Pool) -> (Scheduler, ManualClock, MemoryStore) {
+    let (clock, store) = (ManualClock::at(at(START)), MemoryStore::default());
+    (start(&store, &clock, pool), clock, store)
+}
+
+fn at_most_once() -> Post {
+    Post::new("p", "x").guarantee(Guarantee::AtMostOnce)
+}
+
+#[test]
+fn after_a_crash_the_network_is_asked_with_the_checkpoint_and_believed() {
+    let script = Script::new([Act::Checkpoint("publish id 7")]);
+    let (scheduler, clock, store) = fresh(pool(&script));
+    let id = scheduler.schedule(at_most_once()).wait().unwrap();
+    script.called(1);
+    std::mem::forget(scheduler);
+
+    *script.truth.lock().unwrap() = Reconciled::Sent(Receipt::new("found"));
+    let scheduler = start(&store, &ManualClock::at(clock.now() + secs(1)), pool(&script));
+    assert_eq!(scheduler.outcome(id).wait().unwrap(), Outcome::Delivered(Receipt::new("found")));
+    assert_eq!(*script.reconciled.lock().unwrap(), [Some(b"publish id 7".to_vec())]);
+    assert_eq!(*script.calls.borrow(), 1, "it is not sent again");
+}
+
+#[test]
+fn a_hung_call_frees_its_place_and_its_late_answer_is_used() {
+    let script = Script::new([Act::Wait]);
+    let (scheduler, clock, _) = fresh(pool(&script).concurrency(1));
+    let id = scheduler.schedule(at_most_once()).wait().unwrap();
+    script.called(1);
+    clock.advance(secs(60));
+    let next = scheduler.schedule(Post::new("p", "next")).wait().unwrap();
+    assert!(matches!(scheduler.outcome(next).wait().unwrap(), Outcome::Delivered(_)), "the place is free");
+    scheduler.settle().wait().unwrap();
+    assert_eq!(scheduler.get(id).wait().unwrap().unwrap().state(), State::InDoubt);
+    script.open();
+    assert_eq!(scheduler.outcome(id).wait().unwrap(), Outcome::Delivered(Receipt::new("late")));
+}
+
+#[test]
+fn who_says_that_it_is_alive_is_not_given_up() {
+    let script = Script::new([Act::Beat]);
+    let (scheduler, clock, _) = fresh(pool(&script));
+    let mut events = scheduler.events();
+    let id = scheduler.schedule(Post::new("p", "x")).wait().unwrap();
+    for beat in 1..=5 {
+        script.called(beat);
+        loop {
+            match events.wait().unwrap() {
+                Event::Progress { id: of, attempt: 1, text } if of == id && text == "half" => break,
+                Event::Scheduled { .. } => {}
+                other => panic!("{other:?}"),
+            }
+        }
+        clock.advance(secs(59));
+        script.gate.send_modify(|gate| *gate += 1);
+    }
+    script.open();
+    assert_eq!(scheduler.outcome(id).wait().unwrap(), Outcome::Delivered(Receipt::new("late")));
+}
+
+#[test]
+fn a_shutdown_tells_broadcasters_to_stop() {
+    let script = Script::new([Act::UntilStopping]);
+    let (scheduler, clock, store) = fresh(pool(&script));
+    let id = scheduler.schedule(Post::new("p", "x")).wait().unwrap();
+    script.called(1);
+    scheduler.shutdown(secs(3_600)).wait().unwrap();
+    let scheduler = start(&store, &clock, pool(&script));
+    let status = scheduler.get(id).wait().unwrap().unwrap();
+    assert_eq!((status.state(), status.attempts()), (State::Scheduled, 1));
+    assert!(!status.may_be_sent());
+}
+
+#[test]
+fn a_breaker_opens_waits_probes_and_closes() {
+    let down = || Act::Answer(Err(BroadcastError::transient("503")));
+    let script = Script::new((0..4).map(|_| down()));
+    let breaker = Breaker::new(3).pause(secs(30));
+    let (scheduler, clock, _) = fresh(pool(&script).concurrency(1).retry(RetryPolicy::none()).breaker(breaker));
+    let mut events = scheduler.events();
+    let posts = (0..6).map(|n| Post::new("p", n.to_string()));
+    let ids = scheduler.schedule_all(posts).wait().unwrap();
+    scheduler.settle().wait().unwrap();
+    assert_eq!(*script.calls.borrow(), 3, "then it opened");
+    clock.advance(secs(29));
+    scheduler.settle().wait().unwrap();
+    assert_eq!(*script.calls.borrow(), 3);
+    clock.advance(secs(1));
+    scheduler.settle().wait().unwrap();
+    assert_eq!(*script.calls.borrow(), 4, "one probe, which failed");
+    clock.advance(secs(59));
+    scheduler.settle().wait().unwrap();
+    assert_eq!(*script.calls.borrow(), 4, "twice the pause");
+    clock.advance(secs(2));
+    scheduler.settle().wait().unwrap();
+    clock.advance(secs(2));
+    scheduler.settle().wait().unwrap();
+    for id in &ids[4..] {
+        assert!(matches!(scheduler.outcome(*id).wait().unwrap(), Outcome::Delivered(_)));
+    }
+    scheduler.shutdown(secs(1)).wait().unwrap();
+    let seen: Vec<_> = std::iter::from_fn(|| events.wait()).collect();
+    assert_eq!(seen.iter().filter(|event| matches!(event, Event::BreakerOpened { .. })).count(), 2);
+    assert_eq!(seen.iter().filter(|event| matches!(event, Event::BreakerClosed { .. })).count(), 1);
+}
+
+#[test]
+fn uploads_never_take_the_place_of_publishing() {
+    #[derive(Clone)]
+    struct Uploads(Script);
+    impl Broadcaster for Uploads {
+        async fn broadcast(&self, delivery: Delivery) -> Result<Receipt, BroadcastError> {
+            Ok(Receipt::new(String::from_utf8_lossy(delivery.prepared().unwrap_or(b"nothing"))))
+        }
+        async fn prepare(&self, delivery: Delivery) -> Result<Prepared, BroadcastError> {
+            self.0.broadcast(delivery).await.map(|_| Prepared::new("media"))
+        }
+    }
+    let script = Script::new([Act::Wait]);
+    let prepare = PrepareAhead::by(secs(600)).concurrency(1);
+    let (scheduler, clock, _) = fresh(Pool::new("p", Uploads(script.clone())).concurrency(1).prepare_ahead(prepare));
+    let uploaded = scheduler.schedule(Post::new("p", "x").at(clock.now() + secs(60))).wait().unwrap();
+    script.called(1);
+    let plain = scheduler.schedule(Post::new("p", "x")).wait().unwrap();
+    assert_eq!(scheduler.outcome(plain).wait().unwrap(), Outcome::Delivered(Receipt::new("nothing")));
+    script.open();
+    while scheduler.get(uploaded).wait().unwrap().unwrap().next_attempt() != Some(clock.now() + secs(60)) {}
+    scheduler.settle().wait().unwrap();
+    clock.advance(secs(60));
+    assert_eq!(scheduler.outcome(uploaded).wait().unwrap(), Outcome::Delivered(Receipt::new("media")));
+}
+
+#[test]
+fn what_is_asked_of_unknown_pools_accounts_and_posts_is_refused_with_a_reason() {
+    let (scheduler, ..) = fresh(pool(&Script::new([])));
+    assert!(matches!(scheduler.pause("q").wait(), Err(Error::UnknownPool { pool }) if pool == "q"));
+    assert!(matches!(scheduler.dead_letters("q", None).wait(), Err(Error::UnknownPool { .. })));
+    assert!(matches!(scheduler.hold_profile("q", "a", "").wait(), Err(Error::UnknownPool { .. })));
+    let limits = [RateLimit::rolling(0, secs(1))];
+    assert!(matches!(scheduler.set_limits("p", limits).wait(), Err(Error::InvalidSetting { .. })));
+    assert!(matches!(scheduler.set_account_limits("x", []).wait(), Err(Error::UnknownAccount { .. })));
+    assert!(matches!(scheduler.publish_now("nobody").wait(), Err(Error::NotFound { .. })));
+    let thread = (0..2_000).fold(Post::new("p", "x"), |post, _| post.then("y"));
+    assert!(matches!(scheduler.schedule(thread).wait(), Err(Error::TooManyParts { parts: 2_001, .. })));
+}
+
+/// Remembers when each profile was called.
+#[derive(Clone, Default)]
+struct Starts(Arc<Mutex<HashMap<String, Vec<DateTime<Utc>>>>>);
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(12))]
+
+    /// Whatever is scheduled and whenever the process dies: in no span of the window's length are there more calls than
+    /// the limit, for a profile and for the pool; everything goes out in the end, and no attempt is used up by waiting.
+    #[test]
+    fn limits_hold_in_every_window_also_over_restarts(
+        posts in proptest::collection::vec((0u64..120, 0u8..3), 10..40),
+        crashes in proptest::collection::vec(5u64..90, 1..4),
+        per_profile in 1u32..5, per_pool in 3u32..9,
+    ) {
+        let window = secs(60);
+        let (starts, store) = (Starts::default(), MemoryStore::default());
+        let mut clock = ManualClock::at(at(START));
+        let open = |clock: &ManualClock| {
+            let (seen, now) = (starts.clone(), clock.clone());
+            let broadcaster = move |delivery: Delivery| {
+                let profile = delivery.profile().to_owned();
+                seen.0.lock().unwrap().entry(profile).or_default().push(now.now());
+                let attempt = delivery.attempt();
+                async move { Ok(Receipt::new(attempt.to_string())) }
+            };
+            let pool = Pool::new("p", broadcaster)
+                .concurrency(4)
+                .limit_profiles(RateLimit::rolling(per_profile, window))
+                .limit(RateLimit::rolling(per_pool, window));
+            start(&store, clock, pool)
+        };
+        let mut scheduler = open(&clock);
+        let base = at(START);
+        let posts = posts.iter().map(|(due, profile)| Post::new("p", "x").profile(profile.to_string()).at(base + secs(*due)));
+        let ids = scheduler.schedule_all(posts).wait().unwrap();
+        let pass = |scheduler: &Scheduler, clock: &ManualClock, seconds: u64| {
+            scheduler.settle().wait().unwrap();
+            for _ in 0..seconds.div_ceil(2) {
+                clock.advance(secs(2));
+                scheduler.settle().wait().unwrap();
+            }
+        };
+        for crash in crashes {
+            pass(&scheduler, &clock, crash);
+            // The process dies: time stands still for the first one from now on.
+            let later = ManualClock::at(clock.now() + secs(1));
+            std::mem::forget(std::mem::replace(&mut scheduler, open(&later)));
+            clock = later;
+        }
+        for _ in 0..60 {
+            pass(&scheduler, &clock, 60);
+            let is_over = |id| scheduler.get(id).wait().unwrap().unwrap().state().is_final();
+            if ids.iter().all(|id| is_over(*id)) {
+                break;
+            }
+        }
+        for id in ids {
+            prop_assert_eq!(scheduler.outcome(id).wait().unwrap(), Outcome::Delivered(Receipt::new("1")));
+        }
+        let starts = starts.0.lock().unwrap();
+        let mut all: Vec<_> = starts.values().flatten().copied().collect();
+        all.sort();
+        for (max, starts) in starts.values().map(|starts| (per_profile, starts)).chain([(per_pool, &all)]) {
+            for span in starts.windows(max as usize + 1) {
+                prop_assert!(span[max as usize] - span[0] >= chrono::TimeDelta::seconds(60), "{:?}", span);
+            }
+        }
+    }
+}
