@@ -108,7 +108,8 @@ pub enum State {
     InFlight,
     /// Due, but its profile is held: it waits until the host releases the profile.
     Held,
-    /// Nobody knows whether it was published, and its guarantee is at most once: it waits until the host says what is true.
+    /// Nobody knows whether it was published. It waits for its next attempt, which begins by asking the network; or, if that
+    /// could not tell and its guarantee is at most once, until the host says what is true.
     InDoubt,
     /// Its broadcaster said that it is published. Final.
     Delivered,

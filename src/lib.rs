@@ -23,14 +23,17 @@
 //! # What is promised
 //!
 //! 1. **Never early**, by the wall clock that the engine reads. A due is kept to the millisecond, rounded up.
-//! 2. **Never lost.** After [`Scheduler::schedule`] said `Ok`, the post is delivered, fails with a reason, is
-//!    cancelled or is delivered again as a possible repeat, whatever is killed in between, power included.
-//! 3. **Never silently twice.** A claim is durable before each hand-over. A post that was in flight when the
-//!    process died is delivered again with [`Delivery::is_redelivery`] set and the same
-//!    [`Delivery::idempotency_key`]; no other is.
-//! 4. **On time.** Claims are written ahead of the due, payloads are in memory: between the due and the
+//! 2. **Never lost.** After [`Scheduler::schedule`] said `Ok`, the post is delivered, fails with a reason, is missed by
+//!    a deadline of yours, is cancelled, or is in doubt and says so, whatever is killed in between, power included.
+//! 3. **Never silently twice.** A claim is durable before each hand-over, so the engine knows which posts may have been
+//!    published without an answer: no others are [in doubt](guide::doubt). Your broadcaster can ask the network about
+//!    them. What stays unknown is sent again with [`Delivery::is_redelivery`] set and the same
+//!    [`Delivery::idempotency_key`], or, if you choose [`Guarantee::AtMostOnce`], held for you to decide.
+//! 4. **What you change holds.** A confirmed cancel, edit or reschedule is durable and wins against the due, however
+//!    close that is; what comes too late is told so.
+//! 5. **On time.** Claims are written ahead of the due, payloads are in memory: between the due and the
 //!    broadcaster there is no disk.
-//! 5. **Bounded.** Memory follows the [`horizon`](Builder::horizon) and the [`memory`](Builder::memory) given,
+//! 6. **Bounded.** Memory follows the [`horizon`](Builder::horizon) and the [`memory`](Builder::memory) given,
 //!    not the number of posts scheduled. Every queue has a limit, and full is an answer
 //!    ([`Error::Overloaded`]).
 //!
@@ -38,30 +41,51 @@
 //!
 //! - a distributed queue: one process at a time uses a store;
 //! - exactly-once publishing: no engine can promise that across a network that may have published and not
-//!   answered. It tells you which deliveries are possible repeats, and there are no others;
+//!   answered. It tells you which posts these are, and you choose between a possible repeat and a question;
 //! - a cron daemon: posts have one due each.
 //!
 //! # When
 //!
 //! [`Post::at`] takes an instant in any zone. Without it a post is due now. One that is due within the
 //! [`claim_ahead`](Builder::claim_ahead) is claimed in the commit that stores it and handed over right after.
+//! [`Post::expires_after`] and [`Post::not_later_than`] say when it is of no use any more; [`CatchUp`] says what is done
+//! with posts that fell due while nobody could send them.
 //!
 //! # Who
 //!
-//! Each [`Pool`] has threads, a tokio runtime, a concurrency, a timeout and a retry policy of its own; one stuck
-//! network cannot delay another. What is due waits in the pool's ready queue: highest [`Priority`] first, then
-//! earliest due. Posts of one profile that ask for it ([`Post::in_order`]) go out one at a time.
+//! Each [`Pool`] has threads, a tokio runtime, a concurrency, a timeout, a retry policy and limits of its own; one stuck
+//! network cannot delay another. What is due waits in the pool's ready queue: by [`Priority`], which rises with waiting;
+//! then profile by profile in turns, so that one with many posts does not hold up one with few; then the earliest due.
+//! Posts of one profile that ask for it ([`Post::in_order`]) go out strictly one after the other, also when one of them
+//! has to be tried again.
 //!
 //! # When it goes wrong
 //!
-//! - A broadcaster's error is transient unless it says otherwise: it is tried again by the pool's
-//!   [`RetryPolicy`], and after the last attempt the post is a dead letter ([`Outcome::Failed`]).
-//! - A panic or a timeout may have published: the next attempt is marked as a possible repeat.
+//! - A broadcaster's answer says what is done: see [`BroadcastError`]. An error that comes by `?` is an unknown outcome,
+//!   as a panic, a timeout and a crash are: the post is in doubt, and is asked about before it is sent again. What was
+//!   certainly not published is [`transient`](BroadcastError::transient) and tried again by the [`RetryPolicy`].
+//! - After the last attempt, or one that is refused for good, the post is a dead letter ([`Outcome::Failed`]): listed by
+//!   [`Scheduler::dead_letters`], to be edited, sent again or dropped.
 //! - The wall clock may step. Forward, what became due goes out; back, nothing is sent early or twice.
 //! - A store that does not answer for [`stall_after`](Builder::stall_after) refuses new posts
 //!   ([`Error::StoreStalled`]) and claims nothing more until it does.
 //! - A store that fails is not used again; everything acknowledged is there when it is opened anew.
 //!   [`StoreError`] lists what can be wrong with one.
+//!
+//! # The guide
+//!
+//! | page | about |
+//! |---|---|
+//! | [`doubt`](guide::doubt) | unknown outcomes: guarantees, asking the network, checkpoints, idempotency keys |
+//! | [`changes`](guide::changes) | cancel, reschedule, edit, publish now; revisions |
+//! | [`retries`](guide::retries) | what a broadcaster can answer, retry policies, dead letters, held profiles |
+//! | [`deadlines`](guide::deadlines) | deadlines of posts, catching up after downtime, timeouts |
+//! | [`limits`](guide::limits) | rate limits of profiles, pools and accounts; throttles |
+//! | [`order`](guide::order) | posts in order, threads |
+//! | [`fairness`](guide::fairness) | turns between profiles, priorities that age |
+//! | [`breaker`](guide::breaker) | networks that are down, pausing a pool |
+//! | [`prepare`](guide::prepare) | uploads ahead of the due |
+//! | [`long_work`](guide::long_work) | heartbeats, progress, shutting down, late outcomes |
 //!
 //! # Testing your code
 //!
@@ -95,6 +119,7 @@ mod driver;
 mod engine;
 mod error;
 mod gate;
+pub mod guide;
 mod id;
 mod inbox;
 mod limits;

@@ -26,6 +26,7 @@ const RANKS: &[(&str, u8)] = &[
     ("committer", 6),
     ("driver", 7),
     ("scheduler", 8),
+    ("guide", 9),
 ];
 
 fn rank(room: &str) -> Option<u8> {

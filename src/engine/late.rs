@@ -35,8 +35,8 @@ impl Engine {
         }
         let at = if is_late { post.ready_at.max(now) } else { post.ready_at };
         let placed = site.gaps.place(post.record.body.profile(), at, is_late, now);
-        if placed > post.ready_at {
-            post.ready_at = placed;
+        if placed > now {
+            post.ready_at = post.ready_at.max(placed);
         }
         if placed.before(ahead) > now {
             self.wait_until(slot, placed.before(ahead));

@@ -451,6 +451,7 @@ impl Engine {
             task,
             due: record.due,
             at: if task == Task::Broadcast { *ready_at } else { Timestamp::MIN },
+            since: record.ready_at(),
             deadline: deadline.filter(|_| !is_open && task == Task::Broadcast),
             attempt: if task == Task::Broadcast { record.attempts + 1 } else { prepare.tries() },
             claim: record.next_claim(),

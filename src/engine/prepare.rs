@@ -204,6 +204,7 @@ impl Engine {
             task: Task::Discard,
             due: facts.due,
             at: Timestamp::MIN,
+            since: facts.since,
             deadline: None,
             attempt: 1,
             claim: 0,

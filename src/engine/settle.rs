@@ -5,6 +5,7 @@ use std::time::Duration;
 use crate::error::{Error, StoreError};
 use crate::gate::Turned;
 use crate::id::{PostId, Seq, State};
+use crate::limits;
 use crate::post::{Change, Delivery, Doubt, Ending, Event, Outcome, Receipt, Record, Shelf, Step, Terms, Verdict};
 use crate::reply::Promise;
 use crate::time::{Now, Timestamp};
@@ -74,7 +75,9 @@ impl Engine {
         self.step(slot, Happening::Withdrawn);
         if let Some(post) = self.posts.get_mut(slot as usize) {
             post.delivery = None;
-            (post.ready_at, post.is_returned) = (post.ready_at.max(until.ceil_millis()), true);
+            // It is there again in time to be ranked among those that the shard has kept.
+            let again = until.before(limits::GIVE_BACK).ceil_millis();
+            (post.ready_at, post.is_returned) = (post.ready_at.max(again), true);
         }
         if self.closing.is_some() { self.release(slot) } else { self.unclaim(slot) }
     }

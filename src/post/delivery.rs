@@ -32,6 +32,8 @@ pub(crate) struct Facts {
     pub due: Timestamp,
     /// When this attempt was to be made; not before, by any clock.
     pub at: Timestamp,
+    /// Since when it has been waiting for this attempt: by this it is ranked.
+    pub since: Timestamp,
     /// The broadcaster is not called after this.
     pub deadline: Option<Timestamp>,
     pub attempt: u32,

@@ -86,12 +86,10 @@ impl Shard {
     /// when. Call again until `None`.
     pub fn poll_returned(&mut self, now: Now) -> Option<(Delivery, Timestamp)> {
         let soon = now.wall.after(limits::GIVE_BACK);
-        while let Some(until) = self.shut_until.filter(|until| *until > soon) {
-            let Some(head) = self.waiting.next() else { break };
-            let delivery = self.waiting.take_out(head);
-            if let Some(delivery) = delivery.filter(|delivery| !delivery.facts().stage.is_withdrawn()) {
-                return Some((delivery, until));
-            }
+        if let Some(until) = self.shut_until.filter(|until| *until > soon)
+            && let Some(delivery) = self.waiting.take_back()
+        {
+            return Some((delivery, until));
         }
         self.waiting.poll_returned(soon)
     }

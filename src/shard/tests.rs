@@ -22,6 +22,7 @@ fn dated(seq: u64, at_ms: i64, deadline_ms: Option<i64>, post: &Post) -> Deliver
         task: Task::Broadcast,
         due: Timestamp::from_millis(at_ms),
         at: Timestamp::from_millis(at_ms),
+        since: Timestamp::from_millis(at_ms),
         deadline: deadline_ms.map(Timestamp::from_millis),
         attempt: 1,
         is_allowed: true,

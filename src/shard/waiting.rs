@@ -128,7 +128,7 @@ impl Head {
 impl Waiting {
     pub fn push(&mut self, delivery: Delivery) {
         let facts = delivery.facts();
-        let (at, seq, deadline, priority) = (facts.at, facts.id.seq(), facts.deadline, facts.body.priority());
+        let (at, seq, deadline, priority) = (facts.since, facts.id.seq(), facts.deadline, facts.body.priority());
         let class = self.class(priority);
         let profile = facts.body.profile();
         let lane = if profile.is_empty() { NONE } else { self.lane(profile, priority, class) };
@@ -192,6 +192,26 @@ impl Waiting {
 
     /// It does not wait any more, and the next of its lane has the turn. Nothing if it has gone already.
     pub fn take_out(&mut self, head: Head) -> Option<Delivery> {
+        let delivery = self.leave(head);
+        self.trim_all();
+        delivery
+    }
+
+    /// One that has to leave because nobody may start. Who had a turn in this round is not forgotten: they come back.
+    pub fn take_back(&mut self) -> Option<Delivery> {
+        loop {
+            let mut places = self.classes.iter_mut().enumerate();
+            let head = places.find_map(|(class, of)| {
+                let entry = of.queue.pop().or_else(|| of.next.pop())?;
+                Some(Head { class, entry })
+            })?;
+            if let Some(delivery) = self.leave(head).filter(|delivery| !delivery.facts().stage.is_withdrawn()) {
+                return Some(delivery);
+            }
+        }
+    }
+
+    fn leave(&mut self, head: Head) -> Option<Delivery> {
         let delivery = self.remove(self.post(head)?);
         match head.entry.who {
             Who::Post(post) => {
@@ -200,7 +220,6 @@ impl Waiting {
             }
             Who::Lane(lane) => self.queue_lane(lane),
         }
-        self.trim_all();
         delivery
     }
 
@@ -342,7 +361,7 @@ impl Waiting {
             return self.trim_lanes();
         };
         lane.stands = Stands::Queued;
-        class.push(Entry { at: delivery.facts().at, seq: delivery.id().seq(), who: Who::Lane(index) }, lane.round);
+        class.push(Entry { at: delivery.facts().since, seq: delivery.id().seq(), who: Who::Lane(index) }, lane.round);
     }
 
     fn class(&mut self, priority: Priority) -> usize {
