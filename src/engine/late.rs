@@ -21,7 +21,7 @@ impl Engine {
         if std::mem::replace(&mut post.is_placed, true) {
             return true;
         }
-        let Some(place) = self.places.get(&post.record.pool).copied() else { return false };
+        let Some(place) = self.places.get(post.record.pool) else { return false };
         let (Some(pool), Some(site)) = (self.settings.pools.get(place), self.sites.get_mut(place)) else {
             return false;
         };

@@ -149,8 +149,7 @@ struct Resident {
 #[derive(Debug)]
 pub struct Engine {
     settings: Settings,
-    /// Where a pool is in the settings, by its number in the store.
-    places: Map<PoolId, usize>,
+    places: Places,
     posts: Slab<Resident>,
     by_seq: Map<Seq, u32>,
     wheel: Wheel<u32>,
@@ -207,7 +206,7 @@ impl Engine {
         let last = |pool: &PoolSettings| (pool.first_shard + pool.shards).max(preparing(pool));
         let shards = settings.pools.iter().map(last).max().unwrap_or(0);
         let mut engine = Self {
-            places: settings.pools.iter().enumerate().map(|(place, pool)| (pool.id, place)).collect(),
+            places: Places::of(&settings.pools),
             posts: Slab::new(),
             by_seq: Map::default(),
             wheel: Wheel::new(tick(now.wall)),
@@ -544,8 +543,8 @@ impl Engine {
         post.prepare = prepare::Prepare::of(&record);
         (post.ready_at, post.is_placed, post.is_returned) = (record.ready_at(), false, false);
         post.record = record;
-        let place = self.places.get(&post.record.pool);
-        if let Some(site) = place.and_then(|place| self.sites.get_mut(*place)) {
+        let place = self.places.get(post.record.pool);
+        if let Some(site) = place.and_then(|place| self.sites.get_mut(place)) {
             site.window.bytes = (site.window.bytes + after).saturating_sub(before);
         }
         self.line_up(slot);
@@ -559,7 +558,7 @@ impl Engine {
             self.wheel.cancel(timer);
         }
         self.by_seq.remove(&post.record.seq);
-        let site = self.places.get(&post.record.pool).and_then(|place| self.sites.get_mut(*place));
+        let site = self.places.get(post.record.pool).and_then(|place| self.sites.get_mut(place));
         if let Some(site) = site {
             site.window.bytes = site.window.bytes.saturating_sub(weight(&post.record));
         }
@@ -567,7 +566,7 @@ impl Engine {
 
     /// A pool and its place in the settings.
     fn pool(&self, id: PoolId) -> Option<(usize, &PoolSettings)> {
-        let place = *self.places.get(&id)?;
+        let place = self.places.get(id)?;
         Some((place, self.settings.pools.get(place)?))
     }
 
@@ -700,6 +699,27 @@ impl Engine {
             let promise = closing.promise.take();
             self.effects.push_back(Effect::Stop { promise, hangs });
         }
+    }
+}
+
+/// Where a pool is in the settings, by its number in the store.
+#[derive(Debug)]
+struct Places(Vec<Option<usize>>);
+
+impl Places {
+    fn of(pools: &[PoolSettings]) -> Self {
+        let numbers = pools.iter().map(|pool| usize::from(pool.id.0) + 1).max().unwrap_or(0);
+        let mut places = vec![None; numbers];
+        for (place, pool) in pools.iter().enumerate() {
+            if let Some(at) = places.get_mut(usize::from(pool.id.0)) {
+                *at = Some(place);
+            }
+        }
+        Self(places)
+    }
+
+    fn get(&self, pool: PoolId) -> Option<usize> {
+        self.0.get(usize::from(pool.0)).copied().flatten()
     }
 }
 

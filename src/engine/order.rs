@@ -13,7 +13,7 @@ impl Engine {
     /// Puts a post in order into its profile's line.
     pub(super) fn line_up(&mut self, slot: u32) {
         let Some(post) = self.posts.get(slot as usize).filter(|post| post.record.body.in_order()) else { return };
-        let site = self.places.get(&post.record.pool).and_then(|place| self.sites.get_mut(*place));
+        let site = self.places.get(post.record.pool).and_then(|place| self.sites.get_mut(place));
         if let Some(site) = site {
             let line = site.lines.entry(post.record.body.profile().into()).or_default();
             line.posts.insert((post.record.due, post.record.seq), slot);
@@ -23,7 +23,7 @@ impl Engine {
     /// Takes it out of the line; the next one may go.
     pub(super) fn stand_out(&mut self, slot: u32) {
         let Some(post) = self.posts.get(slot as usize) else { return };
-        let place = self.places.get(&post.record.pool).copied();
+        let place = self.places.get(post.record.pool);
         let Some(line) = Self::line(&mut self.sites, place, post) else { return };
         line.posts.remove(&(post.record.due, post.record.seq));
         line.going.take_if(|going| *going == post.record.seq);
@@ -40,7 +40,7 @@ impl Engine {
     /// Whether nothing before it in its line is left, and nothing else of it is in flight.
     pub(super) fn is_first(&self, slot: u32) -> bool {
         let Some(post) = self.posts.get(slot as usize) else { return false };
-        let Some(site) = self.places.get(&post.record.pool).and_then(|place| self.sites.get(*place)) else {
+        let Some(site) = self.places.get(post.record.pool).and_then(|place| self.sites.get(place)) else {
             return true;
         };
         if site.lines.is_empty() || !post.record.body.in_order() {
@@ -54,7 +54,7 @@ impl Engine {
     /// It is taken back: another may go before it.
     pub(super) fn stand_back(&mut self, slot: u32) {
         let Some(post) = self.posts.get(slot as usize) else { return };
-        let place = self.places.get(&post.record.pool).copied();
+        let place = self.places.get(post.record.pool);
         if let Some(line) = Self::line(&mut self.sites, place, post)
             && line.going.take_if(|going| *going == post.record.seq).is_some()
             && let Some(((_, seq), first)) = line.posts.first_key_value()
@@ -66,7 +66,7 @@ impl Engine {
     /// It is handed over: the others wait.
     pub(super) fn go_first(&mut self, slot: u32) {
         let Some(post) = self.posts.get(slot as usize) else { return };
-        let place = self.places.get(&post.record.pool).copied();
+        let place = self.places.get(post.record.pool);
         if let Some(line) = Self::line(&mut self.sites, place, post) {
             line.going = Some(post.record.seq);
         }

@@ -104,6 +104,12 @@ impl Engine {
         let Some(slot) = self.flying(&delivery) else { return };
         let Some(post) = self.posts.get_mut(slot as usize) else { return };
         post.delivery = None;
+        // Most attempts go well, and then there is nothing to decide.
+        if called && let Ending::Answered(Ok(receipt)) = ending {
+            post.record.attempts += 1;
+            let lateness = started.map(|started| started.since(post.record.due));
+            return self.delivered(slot, receipt, lateness);
+        }
         let record = post.record.clone();
         let Some((place, pool)) = self.pool(record.pool) else { return };
         let terms = self.terms(now, pool, &record, &delivery);
