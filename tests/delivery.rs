@@ -149,6 +149,49 @@ fn a_hung_call_frees_its_place_and_its_late_answer_is_used() {
 }
 
 #[test]
+fn a_question_that_was_given_up_never_goes_on_to_publish() {
+    /// Its first call may have published; its first question hangs until the gate opens, the next is answered at once.
+    #[derive(Clone)]
+    struct Slow(Script);
+    impl Broadcaster for Slow {
+        async fn broadcast(&self, delivery: Delivery) -> Result<Receipt, BroadcastError> {
+            self.0.broadcast(delivery).await
+        }
+        async fn reconcile(&self, _: Delivery) -> Result<Reconciled, BroadcastError> {
+            let mut gate = self.0.gate.subscribe();
+            let asked = {
+                let mut asked = self.0.reconciled.lock().unwrap();
+                asked.push(None);
+                asked.len()
+            };
+            if asked == 1 {
+                let _ = gate.wait_for(|gate| *gate >= OPEN).await;
+                self.0.gate.send_modify(|gate| *gate += 1);
+            }
+            Ok(Reconciled::NotSent)
+        }
+    }
+    let script = Script::new([Act::Answer(Err(BroadcastError::unknown("connection lost")))]);
+    let pool = Pool::new("p", Slow(script.clone())).timeout(secs(60)).retry(RetryPolicy::exponential(secs(10)));
+    let (scheduler, clock, _) = fresh(pool);
+    let id = scheduler.schedule(at_most_once()).wait().unwrap();
+    scheduler.settle().wait().unwrap();
+    clock.advance(secs(10));
+    while script.reconciled.lock().unwrap().is_empty() {
+        std::thread::yield_now();
+    }
+    clock.advance(secs(60));
+    scheduler.settle().wait().unwrap();
+    let status = scheduler.get(id).wait().unwrap().unwrap();
+    assert_eq!((status.state(), status.attempts()), (State::InDoubt, 1), "a question is no attempt");
+    clock.advance(secs(20));
+    assert_eq!(scheduler.outcome(id).wait().unwrap(), Outcome::Delivered(Receipt::new("u")));
+    script.open();
+    scheduler.shutdown(secs(5)).wait().unwrap();
+    assert_eq!(*script.calls.borrow(), 2, "the one in doubt, and the one that was allowed");
+}
+
+#[test]
 fn who_says_that_it_is_alive_is_not_given_up() {
     let script = Script::new([Act::Beat]);
     let (scheduler, clock, _) = fresh(pool(&script));

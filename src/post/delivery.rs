@@ -59,7 +59,7 @@ pub(crate) enum Task {
     Discard,
 }
 
-/// How far a delivery has got. Called or withdrawn, never both: whoever comes first decides.
+/// How far a delivery has got. Called to publish or withdrawn, never both: whoever comes first decides.
 #[derive(Debug, Default)]
 pub(crate) struct Stage {
     state: AtomicU8,
@@ -68,30 +68,40 @@ pub(crate) struct Stage {
 }
 
 const WAITING: u8 = 0;
-const CALLED: u8 = 1;
-const WITHDRAWN: u8 = 2;
+const ASKED: u8 = 1;
+const CALLED: u8 = 2;
+const WITHDRAWN: u8 = 3;
 
 impl Stage {
+    /// The broadcaster is about to be asked about an earlier attempt; false if the delivery has been withdrawn.
+    pub fn ask(&self) -> bool {
+        self.step(WAITING, ASKED)
+    }
+
     /// The broadcaster is about to be called; false if the delivery has been withdrawn.
     pub fn call(&self) -> bool {
-        self.leave_waiting(CALLED)
+        self.step(WAITING, CALLED) || self.step(ASKED, CALLED)
     }
 
     /// The broadcaster shall not be called any more; false if it has been.
     pub fn withdraw(&self) -> bool {
-        self.leave_waiting(WITHDRAWN)
+        self.step(WAITING, WITHDRAWN) || self.step(ASKED, WITHDRAWN)
     }
 
     pub fn is_waiting(&self) -> bool {
         self.state.load(Ordering::Acquire) == WAITING
     }
 
+    pub fn is_asked(&self) -> bool {
+        self.state.load(Ordering::Acquire) == ASKED
+    }
+
     pub fn is_withdrawn(&self) -> bool {
         self.state.load(Ordering::Acquire) == WITHDRAWN
     }
 
-    fn leave_waiting(&self, to: u8) -> bool {
-        self.state.compare_exchange(WAITING, to, Ordering::AcqRel, Ordering::Acquire).is_ok()
+    fn step(&self, from: u8, to: u8) -> bool {
+        self.state.compare_exchange(from, to, Ordering::AcqRel, Ordering::Acquire).is_ok()
     }
 
     /// No earlier attempt published the post.
@@ -354,8 +364,13 @@ mod tests {
 
     #[test]
     fn a_delivery_is_called_or_withdrawn_and_never_both() {
-        let (called, withdrawn) = (Stage::default(), Stage::default());
-        assert!(called.is_waiting() && called.call() && !called.withdraw() && !called.call());
-        assert!(withdrawn.withdraw() && !withdrawn.call() && withdrawn.is_withdrawn());
+        for is_asked in [false, true] {
+            let (called, withdrawn) = (Stage::default(), Stage::default());
+            if is_asked {
+                assert!(called.ask() && !called.ask() && withdrawn.ask() && withdrawn.is_asked());
+            }
+            assert!(called.call() && !called.withdraw() && !called.call() && !called.ask());
+            assert!(withdrawn.withdraw() && !withdrawn.call() && !withdrawn.ask() && withdrawn.is_withdrawn());
+        }
     }
 }

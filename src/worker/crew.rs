@@ -267,7 +267,8 @@ impl Shared {
         if started < facts.at {
             return port.say(Said::TooEarly { token, delivery });
         }
-        if !facts.stage.call() {
+        let is_asked = facts.task == Task::Broadcast && facts.doubt == Doubt::Open;
+        if !(if is_asked { facts.stage.ask() } else { facts.stage.call() }) {
             return port.say(Said::Withdrawn { token });
         }
         if facts.deadline.is_some_and(|deadline| started > deadline) {
@@ -344,6 +345,10 @@ async fn reconcile_first(broadcaster: Arc<dyn DynBroadcaster>, delivery: Deliver
         Reconciled::Unknown if facts.is_allowed && facts.guarantee == Guarantee::AtLeastOnce => {}
         found => return uncalled(Ending::Reconciled(found)),
     }
+    // The question may have taken so long that it was given up, and another attempt is on its way.
+    if !facts.stage.call() {
+        return uncalled(Ending::Unreconciled(BroadcastError::transient("taken back")));
+    }
     Word::Attempt { called: true, ending: Ending::Answered(broadcaster.broadcast(delivery).await) }
 }
 
@@ -358,6 +363,10 @@ fn panicked(delivery: &Delivery, panic: &(dyn Any + Send)) -> Word {
     let message = message.or_else(|| panic.downcast_ref::<String>().cloned());
     let message = message.unwrap_or_else(|| "without a message".to_owned());
     match delivery.facts().task {
+        Task::Broadcast if delivery.facts().stage.withdraw() => {
+            let error = BroadcastError::transient(format!("the broadcaster panicked: {message}"));
+            Word::Attempt { called: false, ending: Ending::Unreconciled(error) }
+        }
         Task::Broadcast => Word::Attempt { called: true, ending: Ending::Panicked { message } },
         Task::Prepare => Word::Prepared(Err(BroadcastError::transient(format!("the broadcaster panicked: {message}")))),
         Task::Discard => Word::Discarded,

@@ -239,13 +239,24 @@ impl Desk {
         while let Some(ended) = self.worker.shard.poll_expired(now) {
             let Ended { token, ref delivery, .. } = ended;
             let waiting = self.waiting.remove(&token.index());
-            if delivery.facts().stage.withdraw() || delivery.facts().stage.is_withdrawn() {
-                self.leave_gate(now, &ended, None, report);
-                report.returned.push((ended.delivery, now.wall));
-                continue;
-            }
             let (started, abort) = waiting.map(|(_, started, abort)| (started, abort)).unzip();
             let after = self.worker.timeout;
+            let was_asked = delivery.facts().stage.is_asked();
+            if delivery.facts().stage.withdraw() || delivery.facts().stage.is_withdrawn() {
+                self.leave_gate(now, &ended, None, report);
+                if was_asked {
+                    // It was only asked about an earlier attempt: it is asked again later.
+                    if let Some(abort) = abort {
+                        abort.abort();
+                    }
+                    let error = BroadcastError::transient(format!("no answer about it within {after:?}"));
+                    let (delivery, ending) = (ended.delivery, Ending::Unreconciled(error));
+                    report.ended.push(Attempt { delivery, started: None, called: false, ending });
+                } else {
+                    report.returned.push((ended.delivery, now.wall));
+                }
+                continue;
+            }
             if delivery.facts().task != Task::Broadcast {
                 if let Some(abort) = abort {
                     abort.abort();
