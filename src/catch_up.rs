@@ -47,8 +47,8 @@ impl CatchUp {
         self
     }
 
-    /// Posts that are later than this before their first attempt are not sent any more: they are
-    /// [`Missed`](crate::Outcome::Missed).
+    /// Posts that are later than this before their broadcaster is called for the first time are not sent any more: they are
+    /// [`Missed`](crate::Outcome::Missed). Give it seconds at least: a post that is milliseconds late is late.
     #[must_use]
     pub const fn miss_after(mut self, lateness: Duration) -> Self {
         self.miss_after = Some(lateness);

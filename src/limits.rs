@@ -12,6 +12,8 @@ pub const NAME_BYTES: usize = 255;
 pub const TEXT_BYTES: usize = 4_096;
 /// Longest checkpoint, and longest result of preparing, in bytes.
 pub const CHECKPOINT_BYTES: usize = 64 << 10;
+/// Most bytes of all parts of a thread together.
+pub const THREAD_BYTES: usize = 4 << 20;
 /// Most parts of a thread.
 pub const PARTS: usize = 1_024;
 /// The longest that a broadcaster can put off the next attempt.
@@ -22,6 +24,8 @@ pub const CATCH_UP: Duration = Duration::from_secs(366 * 86_400);
 pub const THROTTLE: Duration = Duration::from_secs(10);
 /// What is blocked for longer than this goes back to the engine, which takes its claim back.
 pub const GIVE_BACK: Duration = Duration::from_secs(5);
+/// The least that is waited after a throttle, whatever was said: calls that count no attempt must not spin.
+pub const THROTTLE_LEAST: Duration = Duration::from_millis(100);
 /// Most posts in one answer that lists posts.
 pub const LIST_POSTS: usize = 1_000;
 /// Most posts in one `schedule_all`.
@@ -43,7 +47,7 @@ pub const COMMANDS_PER_TURN: usize = 4_096;
 /// How long deliveries in flight may go on when the last handle is dropped without a shutdown.
 pub const GRACE: Duration = Duration::from_secs(10);
 /// Requests that the committer has not taken.
-pub const REQUESTS: usize = SEARCHES + COMMANDS_PER_TURN + 3 * POOLS + COMMITS_IN_FLIGHT + 2;
+pub const REQUESTS: usize = SEARCHES + LISTINGS + COMMANDS_PER_TURN + 3 * POOLS + COMMITS_IN_FLIGHT + 2;
 /// Answers and reports that the driver has not taken.
 pub const ANSWERS: usize = 256;
 /// Heartbeats and checkpoints that a worker has not taken.
@@ -52,6 +56,8 @@ pub const WORDS: usize = 16_384;
 pub const ORDERS: usize = 16;
 /// Look-ups in the store under way; above it the driver takes no more commands.
 pub const SEARCHES: usize = 4_096;
+/// Shelves being listed; above it the driver takes no more commands.
+pub const LISTINGS: usize = 1_024;
 /// Bytes of posts that wait for their commit; above it the driver takes no more commands.
 pub const UNCOMMITTED_BYTES: usize = 64 << 20;
 /// Changes in one commit.

@@ -81,15 +81,18 @@ impl Engine {
         }
         let Mutation { wish, promise, .. } = mutation;
         if let Wish::Resolve(resolution) = wish {
+            let is_open = record.doubt == Doubt::Open;
             return match state {
                 State::InDoubt | State::Failed => self.resolve(slot, resolution, promise),
+                // It waits to be asked about.
+                State::InFlight if is_open && self.withdraw(slot) => self.resolve(slot, resolution, promise),
                 _ => promise.fulfil(Err(Error::NotInDoubt { id, state })),
             };
         }
         let is_possible = match (&wish, state) {
             (_, State::InDoubt | State::Delivered | State::Missed | State::Cancelled) => false,
             // It may have been published: that cannot be taken back.
-            (Wish::Cancel, _) if record.doubt != Doubt::None => false,
+            (Wish::Cancel, _) if record.doubt == Doubt::Open => false,
             (Wish::Edit { .. }, State::Failed) => true,
             (_, State::Failed) => false,
             (Wish::PublishNow, State::Held) => false,

@@ -2,7 +2,7 @@
 
 use crate::error::{Error, Result, StoreError};
 use crate::id::{PostId, Seq, State};
-use crate::post::{Change, Doubt, Found, Name, Notes, Outcome, PostRef, Record, Shelf, Status, Stored};
+use crate::post::{Called, Change, Doubt, Found, Name, Notes, Outcome, PostRef, Record, Shelf, Status, Stored};
 use crate::reply::Promise;
 use crate::time::Now;
 
@@ -74,6 +74,10 @@ impl Engine {
                 self.hold(place, &profile, reason, Some(promise));
             }
             Command::Hold { place, profile, reason: None, promise } => self.release_profile(place, &profile, promise),
+            Command::Held { place, promise } => promise.fulfil(Ok(self.held(place))),
+            Command::IsPaused { place, promise } => {
+                promise.fulfil(Ok(self.sites.get(place).is_some_and(|site| site.is_paused)));
+            }
             Command::Limit { place, scope, account, limits, promise } => {
                 self.limit(place, scope, account.as_deref(), &limits, promise);
             }
@@ -252,7 +256,7 @@ impl Engine {
     pub(super) fn status_of(&self, found: Found) -> Status {
         match found {
             Found::Live(Stored { record, claimed }) => {
-                let is_in_doubt = claimed.is_some_and(|claim| claim.called);
+                let is_in_doubt = claimed.is_some_and(|claim| claim.called != Called::No);
                 let state = if is_in_doubt { State::InDoubt } else { self.state(Phase::Armed, &record) };
                 let outcome = is_dead(&record).then(|| failed(&record));
                 self.status_with(record, state, outcome)

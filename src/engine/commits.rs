@@ -30,6 +30,16 @@ pub enum Then {
         promise: Option<Promise<()>>,
         event: Option<Event>,
     },
+    /// The posts of a profile that is being released can be looked for: all that were put on the shelf are there.
+    Shelved {
+        place: usize,
+        profile: String,
+    },
+    /// All of them are back.
+    Released {
+        place: usize,
+        profile: String,
+    },
     Left {
         slot: u32,
         outcome: Outcome,
@@ -133,11 +143,9 @@ impl Commits {
         Batch::last(&mut self.changes).add([change], then, bytes);
     }
 
-    /// Answers when everything before it is durable.
-    pub fn note(&mut self, promise: Option<Promise<()>>, event: Option<Event>) {
-        if promise.is_some() || event.is_some() {
-            Batch::last(&mut self.changes).add([], Some(Then::Noted { promise, event }), 0);
-        }
+    /// This follows when everything before it is durable.
+    pub fn note(&mut self, then: Then) {
+        Batch::last(&mut self.changes).add([], Some(then), 0);
     }
 
     /// The next commit to hand to the store, if it has not got enough to do.

@@ -3,6 +3,7 @@
 use crate::post::{Delivery, Doubt, Ending, Event, Outcome, Receipt, Resolution, Shelf};
 
 use super::commits::Why;
+use super::lifecycle::Phase;
 use super::message::Attempt;
 use super::{Engine, Resident};
 
@@ -13,6 +14,7 @@ impl Engine {
         let mut to = record.clone();
         to.attempts = to.attempts.max(claim.saturating_sub(to.notes.calls()));
         to.doubt = Doubt::Open;
+        to.at = to.at.max(to.due);
         to.notes.edit(|noted| noted.reason = Some("the process ended during the call".to_owned()));
         if let Some(pool) = self.settings.pools.get(place) {
             pool.gate.count(record.body.profile(), self.born);
@@ -39,10 +41,13 @@ impl Engine {
         let (facts, id) = (delivery.facts(), delivery.id());
         let is_same_part = facts.part() == record.notes.receipts().len();
         match ending {
-            // Published is published, also while another attempt is under way.
-            Ending::Answered(Ok(receipt)) if is_same_part && (record.doubt != Doubt::None || !phase.is_open()) => {
+            // Published is published, wherever the post is by now.
+            Ending::Answered(Ok(receipt)) if is_same_part && *phase != Phase::Leaving => {
+                let was_open = record.doubt != Doubt::None;
                 self.withdraw(slot);
-                self.emit(|| Event::Resolved { id });
+                if was_open {
+                    self.emit(|| Event::Resolved { id });
+                }
                 self.delivered(slot, receipt, None);
             }
             // Not published: what it left in doubt is not so any more, if nothing else was.
@@ -62,7 +67,6 @@ impl Engine {
                 self.emit(|| Event::Resolved { id });
                 self.relocate(slot, to, Why::Quiet, None);
             }
-            _ if Shelf::of(record.at).is_some() => self.forget(slot),
             _ => {}
         }
     }

@@ -4,7 +4,7 @@ use bytes::{BufMut, Bytes, BytesMut};
 
 use crate::error::Error;
 use crate::gate::Gate;
-use crate::post::{Change, Event, Shelf};
+use crate::post::{Change, Event, Record, Shelf};
 use crate::quota::{RateLimit, Scope};
 use crate::reply::Promise;
 
@@ -12,11 +12,14 @@ use super::commits::Then;
 use super::lifecycle::Phase;
 use super::message::Effect;
 use super::shelves::Listing;
-use super::{Engine, Resident};
+use super::site::Hold;
+use super::{Engine, PoolSettings, Resident};
 
 /// What is remembered of pools and profiles begins with these; what gates remember has letters of its own.
 const PAUSED: u8 = b'P';
 const HELD: u8 = b'H';
+/// What is remembered of a profile that is being released: no reason begins so.
+const RELEASING: &[u8] = b"\0";
 
 /// The key under which this is remembered.
 fn key(what: u8, pool: &str, profile: &str) -> Bytes {
@@ -51,7 +54,14 @@ impl Engine {
         let Some(site) = place.and_then(|place| self.sites.get_mut(place)) else { return };
         match what {
             PAUSED => site.is_paused = true,
-            HELD => drop(site.held.insert(profile.into(), String::from_utf8_lossy(value).into_owned())),
+            // An earlier process has not finished with releasing it.
+            HELD if value == RELEASING => {
+                site.held.insert(profile.into(), Hold::Releasing(Vec::new()));
+                if let Some(place) = place {
+                    self.commits.note(Then::Shelved { place, profile: profile.to_owned() });
+                }
+            }
+            HELD => drop(site.held.insert(profile.into(), Hold::Held(String::from_utf8_lossy(value).into_owned()))),
             _ => {}
         }
     }
@@ -67,10 +77,13 @@ impl Engine {
     }
 
     /// Attempts that earlier processes may have made are counted when they are loaded: until then nothing goes out
-    /// where that matters. If there are more than memory takes, it has to do with those that are loaded.
+    /// where that matters. Pools that share accounts wait for each other.
     fn is_counting(&self, place: usize) -> bool {
         let (Some(pool), Some(site)) = (self.settings.pools.get(place), self.sites.get(place)) else { return false };
-        pool.is_limited && !site.window.is_passed(self.born) && site.window.bytes < self.settings.memory / 2
+        let shares = |other: &PoolSettings| pool.has_accounts && other.has_accounts;
+        let mut others = self.settings.pools.iter().zip(&self.sites);
+        pool.is_limited
+            && (!site.is_counted || (pool.has_accounts && others.any(|(pool, site)| shares(pool) && !site.is_counted)))
     }
 
     /// Lets a post wait whose time has come but that is held up; false if it is not.
@@ -79,12 +92,13 @@ impl Engine {
         let Some((place, _)) = self.pool(record.pool) else { return true };
         let is_counting = self.is_counting(place);
         let Some(site) = self.sites.get_mut(place) else { return true };
-        if let Some(reason) = site.held.get(record.body.profile()) {
+        let hold = if site.held.is_empty() { None } else { site.held.get(record.body.profile()) };
+        if let Some(Hold::Held(reason)) = hold {
             let reason = reason.clone();
             self.shelve(slot, Shelf::Held, reason, None);
             return true;
         }
-        if site.is_paused || is_counting {
+        if hold.is_some() || site.is_paused || is_counting {
             site.waiting.push((slot, record.seq));
             return true;
         }
@@ -125,32 +139,101 @@ impl Engine {
     /// Holds a profile: what becomes due of it is put on a shelf. Nothing happens if it is held already.
     pub(super) fn hold(&mut self, place: usize, profile: &str, reason: String, promise: Option<Promise<()>>) {
         let (Some(pool), Some(site)) = (self.settings.pools.get(place), self.sites.get_mut(place)) else { return };
-        if site.held.contains_key(profile) {
+        if matches!(site.held.get(profile), Some(Hold::Held(_))) {
             // The note may be on its way still: the answer comes after it.
-            self.commits.note(promise, None);
+            if promise.is_some() {
+                self.commits.note(Then::Noted { promise, event: None });
+            }
             return;
         }
-        site.held.insert(profile.into(), reason.clone());
+        let before = site.held.insert(profile.into(), Hold::Held(reason.clone()));
+        if let Some(Hold::Releasing(promises)) = before {
+            promises.into_iter().for_each(|promise| promise.fulfil(Ok(())));
+        }
         let (id, name) = (pool.id, pool.name.to_string());
         let value = if reason.is_empty() { Bytes::from_static(b" ") } else { Bytes::from(reason.clone()) };
         let event = Event::ProfileHeld { pool: name.clone(), profile: profile.to_owned(), reason };
         let then = Then::Noted { promise, event: Some(event) };
         self.commits.add(Change::Remember { key: key(HELD, &name, profile), value }, Some(then), 0);
         self.take_back(|post| post.record.pool == id && post.record.body.profile() == profile);
+        self.go_on(place);
     }
 
-    /// Lets a held profile go on.
+    /// Lets a held profile go on: first all of its posts are taken from the shelf, then they go out by due. That is
+    /// remembered, so that a crash in between strands none of them.
     pub(super) fn release_profile(&mut self, place: usize, profile: &str, promise: Promise<()>) {
-        let (Some(pool), Some(site)) = (self.settings.pools.get(place), self.sites.get_mut(place)) else { return };
-        if site.held.remove(profile).is_none() {
-            return promise.fulfil(Ok(()));
+        let (Some(pool), Some(site)) = (self.settings.pools.get(place), self.sites.get_mut(place)) else {
+            return promise.fulfil(Err(Error::Closed));
+        };
+        let Some(hold) = site.held.get_mut(profile) else { return promise.fulfil(Ok(())) };
+        if let Hold::Releasing(promises) = hold {
+            return promises.push(promise);
         }
-        let name = pool.name.to_string();
-        let event = Event::ProfileReleased { pool: name.clone(), profile: profile.to_owned() };
-        let then = Then::Noted { promise: Some(promise), event: Some(event) };
-        self.commits.add(Change::Remember { key: key(HELD, &name, profile), value: Bytes::new() }, Some(then), 0);
-        let (after, until) = Shelf::range_of(profile);
-        self.list(place, after, until, Listing::Release { place, profile: profile.to_owned(), until });
+        *hold = Hold::Releasing(vec![promise]);
+        let (key, value) = (key(HELD, &pool.name, profile), Bytes::from_static(RELEASING));
+        let then = Then::Shelved { place, profile: profile.to_owned() };
+        self.commits.add(Change::Remember { key, value }, Some(then), 0);
+    }
+
+    /// Everything that was put on the shelf of a profile is there: it is taken back.
+    pub(super) fn empty_shelf(&mut self, place: usize, profile: String) {
+        let (after, until) = Shelf::range_of(&profile);
+        self.list(place, after, until, Listing::Release { place, profile, until });
+    }
+
+    /// The last of them is on its way back.
+    pub(super) fn finish_release(&mut self, place: usize, profile: String) {
+        let Some(pool) = self.settings.pools.get(place).filter(|_| self.is_releasing(place, &profile)) else { return };
+        let change = Change::Remember { key: key(HELD, &pool.name, &profile), value: Bytes::new() };
+        self.commits.add(change, Some(Then::Released { place, profile }), 0);
+    }
+
+    /// All of them are back.
+    pub(super) fn released(&mut self, place: usize, profile: String) {
+        if !self.is_releasing(place, &profile) {
+            return;
+        }
+        let (Some(pool), Some(site)) = (self.settings.pools.get(place), self.sites.get_mut(place)) else { return };
+        let (id, name) = (pool.id, pool.name.to_string());
+        if let Some(Hold::Releasing(promises)) = site.held.remove(&*profile) {
+            promises.into_iter().for_each(|promise| promise.fulfil(Ok(())));
+        }
+        // What was to be prepared meanwhile can be now.
+        for (slot, post) in &mut self.posts {
+            let is_own = post.record.pool == id && post.record.body.profile() == profile;
+            if is_own && post.phase == Phase::Armed && post.prepare.is_wanted() {
+                if let Some(timer) = post.timer.take() {
+                    self.wheel.cancel(timer);
+                }
+                self.woken.push((slot as u32, post.record.seq));
+            }
+        }
+        self.emit(|| Event::ProfileReleased { pool: name, profile });
+        self.go_on(place);
+    }
+
+    /// The profiles of a pool that are held, and why.
+    pub(super) fn held(&self, place: usize) -> Vec<(String, String)> {
+        let holds = self.sites.get(place).into_iter().flat_map(|site| &site.held);
+        let held = holds.filter_map(|(profile, hold)| match hold {
+            Hold::Held(reason) => Some((profile.to_string(), reason.clone())),
+            Hold::Releasing(_) => None,
+        });
+        let mut held: Vec<_> = held.collect();
+        held.sort_unstable();
+        held
+    }
+
+    fn is_releasing(&self, place: usize, profile: &str) -> bool {
+        let site = self.sites.get(place);
+        site.is_some_and(|site| matches!(site.held.get(profile), Some(Hold::Releasing(_))))
+    }
+
+    /// Whether a post that was just put on the shelf of its profile has to come back, because the profile is held no more.
+    pub(super) fn comes_back(&self, record: &Record) -> bool {
+        let Some(site) = self.places.get(record.pool).and_then(|place| self.sites.get(place)) else { return false };
+        let is_held = matches!(site.held.get(record.body.profile()), Some(Hold::Held(_)));
+        record.home().shelf() == Some(Shelf::Held) && !is_held
     }
 
     /// Takes posts back that are claimed or wait in their shard: they are held up from now on.

@@ -12,14 +12,25 @@ use super::{Engine, Resident};
 /// A first attempt that would be later than this is late: nobody could make it in time.
 const LATE: Duration = Duration::from_secs(1);
 
+/// How far a post has got with being given a place among those of its profile and what is late.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Placing {
+    Open,
+    /// It is late, and waits to be spread.
+    Waits,
+    Done,
+}
+
 impl Engine {
     /// Finds the place of a post that is to be claimed among those of its profile, and of what is late; false if it has to
     /// wait for it.
     pub(super) fn place(&mut self, slot: u32) -> bool {
         let (now, ahead) = (self.now.wall, self.settings.claim_ahead);
         let Some(post) = self.posts.get_mut(slot as usize) else { return false };
-        if std::mem::replace(&mut post.is_placed, true) {
-            return true;
+        match post.placing {
+            Placing::Open => post.placing = Placing::Done,
+            Placing::Waits => return false,
+            Placing::Done => return true,
         }
         let Some(place) = self.places.get(post.record.pool) else { return false };
         let (Some(pool), Some(site)) = (self.settings.pools.get(place), self.sites.get_mut(place)) else {
@@ -30,6 +41,7 @@ impl Engine {
             && post.ready_at.after(LATE) < now
             && pool.deadline(&post.record).is_none_or(|deadline| deadline >= now);
         if is_late && !pool.catch_up.spread().is_zero() {
+            post.placing = Placing::Waits;
             site.late.push((slot, post.record.seq));
             return false;
         }
@@ -65,11 +77,12 @@ impl Engine {
     /// Spreads these until then; if more will follow, whose dues come after `through`, they get their share only.
     fn spread(&mut self, place: usize, late: &[(u32, Seq)], until: Timestamp, through: Option<Timestamp>) {
         let now = self.now.wall;
-        let seq = |post: &Resident| post.record.seq;
+        // One that was changed meanwhile finds its place anew.
+        let waits = |post: &Resident, seq: Seq| post.record.seq == seq && post.placing == Placing::Waits;
         let mut order: Vec<_> = late
             .iter()
             .filter_map(|(slot, number)| {
-                let post = self.posts.get(*slot as usize).filter(|post| seq(post) == *number)?;
+                let post = self.posts.get(*slot as usize).filter(|post| waits(post, *number))?;
                 Some((post.record.ready_at(), *number, *slot))
             })
             .collect();
@@ -86,6 +99,7 @@ impl Engine {
                 continue;
             };
             let at = spread(now, end, index, posts);
+            post.placing = Placing::Done;
             post.ready_at = site.gaps.place(post.record.body.profile(), at, true, now).ceil_millis();
             self.proceed(slot);
         }

@@ -76,6 +76,16 @@ pub enum Command {
         reason: Option<String>,
         promise: Promise<()>,
     },
+    /// Which profiles of the pool are held, and why.
+    Held {
+        place: usize,
+        promise: Promise<Vec<(String, String)>>,
+    },
+    /// Whether the pool is paused.
+    IsPaused {
+        place: usize,
+        promise: Promise<bool>,
+    },
     /// Other rate limits are to hold from now on, for a pool, its profiles, or an account.
     Limit {
         place: Option<usize>,
@@ -102,6 +112,8 @@ impl Command {
             Self::Outcome { promise, .. } => promise.fulfil(Err(error)),
             Self::List { promise, .. } => promise.fulfil(Err(error)),
             Self::RequeueAll { promise, .. } => promise.fulfil(Err(error)),
+            Self::Held { promise, .. } => promise.fulfil(Err(error)),
+            Self::IsPaused { promise, .. } => promise.fulfil(Err(error)),
             Self::Change { promise, .. }
             | Self::Pause { promise, .. }
             | Self::Hold { promise, .. }

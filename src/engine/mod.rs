@@ -28,6 +28,8 @@ mod window;
 #[cfg(test)]
 mod delivery_tests;
 #[cfg(test)]
+mod race_tests;
+#[cfg(test)]
 mod tests;
 
 use std::collections::{HashMap, VecDeque};
@@ -44,7 +46,7 @@ use crate::error::{Error, StoreError};
 use crate::gate::Gate;
 use crate::id::{PoolId, PostId, Seq};
 use crate::limits;
-use crate::post::{Change, Delivery, Doubt, Event, Facts, Guarantee, Outcome, Record, Stage, Task};
+use crate::post::{Change, Delivery, Doubt, Event, Facts, Guarantee, Noted, Outcome, Record, Stage, Task};
 use crate::reply::Promise;
 use crate::retry::RetryPolicy;
 use crate::time::{Now, Timestamp, Wake};
@@ -56,7 +58,7 @@ use lifecycle::{Happening, Phase};
 pub use message::{Answer, Attempt, Command, Effect, NewPost, Report, SchedulePromise, Sought, Weight, Wish};
 pub use plan::{plan, plan_due};
 use shelves::Listing;
-use site::Site;
+use site::{Hold, Site};
 
 type Map<K, V> = HashMap<K, V, BuildHasherDefault<FxHasher>>;
 
@@ -101,6 +103,8 @@ pub struct PoolSettings {
     pub gate: Gate,
     /// Whether the gate counts anything.
     pub is_limited: bool,
+    /// Whether it shares an account with others.
+    pub has_accounts: bool,
     pub prepare: Option<PrepareSettings>,
 }
 
@@ -137,7 +141,7 @@ struct Resident {
     /// When the next attempt is made: as the record says, or later.
     ready_at: Timestamp,
     /// Whether it has been seen to that it keeps its distance while its pool catches up.
-    is_placed: bool,
+    placing: late::Placing,
     prepare: prepare::Prepare,
     /// What was handed over and has not ended.
     delivery: Option<Delivery>,
@@ -247,7 +251,9 @@ impl Engine {
     /// Whether the engine takes commands now. If not, they wait where they are: too many posts are on the way
     /// to the store.
     pub fn takes_commands(&self) -> bool {
-        let is_loaded = self.commits.is_full() || self.searches.len() >= limits::SEARCHES;
+        let is_loaded = self.commits.is_full()
+            || self.searches.len() >= limits::SEARCHES
+            || self.listings.len() >= limits::LISTINGS;
         // Where they are only refused, there is no reason to let them wait.
         !is_loaded || self.stalled || self.failed.is_some() || self.closing.is_some()
     }
@@ -365,6 +371,7 @@ impl Engine {
             Phase::Claimed if post.ready_at > self.now.wall => self.wait_until(slot, post.ready_at),
             Phase::Claimed if self.is_held_up(slot) || !self.is_first(slot) => self.unclaim(slot),
             Phase::Claimed => self.hand_over(slot),
+            Phase::Preparing => self.is_due_unprepared(slot),
             _ => {}
         }
     }
@@ -388,7 +395,7 @@ impl Engine {
                 Some(over) if over <= now => self.miss(slot, now),
                 over => self.wait_until(slot, over.unwrap_or(claim_at)),
             }
-        } else if !self.hold_up(slot) && self.is_first(slot) && self.place(slot) {
+        } else if !self.hold_up(slot) && self.place(slot) && self.is_first(slot) {
             let at = self.posts.get(slot as usize).map_or(now, |post| post.ready_at.max(now));
             let is_over = |post: &Resident| self.deadline(post).is_some_and(|deadline| deadline < at);
             if self.posts.get(slot as usize).is_some_and(is_over) { self.miss(slot, at) } else { self.claim(slot) }
@@ -440,9 +447,8 @@ impl Engine {
         if notes.prepared().is_some_and(|ready| ready.valid_until < self.now.wall) && task == Task::Broadcast {
             notes.edit(|noted| noted.prepared = None);
         }
-        // What may be published already is not missed: it is only asked about then.
+        // What may be published already is not missed before it has been asked about.
         let is_open = record.doubt == Doubt::Open;
-        let in_time = deadline.is_none_or(|deadline| self.now.wall <= deadline);
         Some(Delivery::new(Facts {
             id: PostId::new(self.settings.store, record.seq),
             slot,
@@ -452,9 +458,10 @@ impl Engine {
             at: if task == Task::Broadcast { *ready_at } else { Timestamp::MIN },
             since: record.ready_at(),
             deadline: deadline.filter(|_| !is_open && task == Task::Broadcast),
+            last: deadline,
             attempt: if task == Task::Broadcast { record.attempts + 1 } else { prepare.tries() },
             claim: record.next_claim(),
-            is_allowed: in_time && record.attempts < pool.retry(record).attempts(),
+            is_allowed: record.attempts < pool.retry(record).attempts(),
             doubt: record.doubt,
             guarantee: record.body.guarantee().unwrap_or(pool.guarantee),
             notes,
@@ -524,7 +531,7 @@ impl Engine {
             timer: None,
             moves: 0,
             ready_at,
-            is_placed: false,
+            placing: late::Placing::Open,
             prepare,
             delivery: None,
             is_returned: false,
@@ -541,13 +548,25 @@ impl Engine {
         let Some(post) = self.posts.get_mut(slot as usize) else { return };
         let (before, after) = (weight(&post.record), weight(&record));
         post.prepare = prepare::Prepare::of(&record);
-        (post.ready_at, post.is_placed, post.is_returned) = (record.ready_at(), false, false);
+        (post.ready_at, post.placing, post.is_returned) = (record.ready_at(), late::Placing::Open, false);
         post.record = record;
         let place = self.places.get(post.record.pool);
         if let Some(site) = place.and_then(|place| self.sites.get_mut(place)) {
             site.window.bytes = (site.window.bytes + after).saturating_sub(before);
         }
         self.line_up(slot);
+    }
+
+    /// Changes what is noted of a resident post.
+    fn edit_notes(&mut self, slot: u32, change: impl FnOnce(&mut Noted)) {
+        let Some(post) = self.posts.get_mut(slot as usize) else { return };
+        let before = weight(&post.record);
+        post.record.notes.edit(change);
+        let after = weight(&post.record);
+        let place = self.places.get(post.record.pool);
+        if let Some(site) = place.and_then(|place| self.sites.get_mut(place)) {
+            site.window.bytes = (site.window.bytes + after).saturating_sub(before);
+        }
     }
 
     /// Drops a post from memory; the store has it, or has its outcome.
@@ -614,7 +633,7 @@ impl Engine {
                         promise.fulfil(Err(error.clone()));
                     }
                 }
-                Then::Moved { .. } | Then::Claimed { .. } => {}
+                Then::Moved { .. } | Then::Claimed { .. } | Then::Shelved { .. } | Then::Released { .. } => {}
             }
         }
     }
@@ -638,6 +657,10 @@ impl Engine {
         }
         for listing in self.listings.drain() {
             listing.refuse(&told);
+        }
+        let holds = self.sites.iter_mut().flat_map(|site| site.held.values_mut());
+        for promise in holds.flat_map(Hold::take_promises) {
+            promise.fulfil(Err(told.clone()));
         }
         for waiter in self.waiters.drain().flat_map(|(_, waiters)| waiters) {
             waiter.fulfil(Err(told.clone()));
@@ -735,7 +758,8 @@ impl PoolSettings {
             return None;
         }
         let own = record.body.deadline(record.due);
-        let misfire = self.catch_up.deadline(record.due).filter(|_| record.attempts == 0);
+        let was_called = record.attempts > 0 || record.notes.calls() > 0;
+        let misfire = self.catch_up.deadline(record.due).filter(|_| !was_called);
         own.into_iter().chain(misfire).min()
     }
 }

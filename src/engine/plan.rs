@@ -24,6 +24,10 @@ pub fn plan(post: &Post, pools: &[impl AsRef<str>], max_payload: usize, now: Tim
     {
         return Err(Error::PayloadTooLarge { bytes, max: max_payload });
     }
+    let bytes = post.payload.len() + post.parts.iter().map(Bytes::len).sum::<usize>();
+    if bytes > limits::THREAD_BYTES.max(max_payload) {
+        return Err(Error::PayloadTooLarge { bytes, max: limits::THREAD_BYTES.max(max_payload) });
+    }
     let names = [("profile", Some(post.profile.as_str()), 0), ("key", post.key.as_deref(), 1)];
     for (what, name, min) in names {
         let Some(bytes) = name.map(str::len) else { continue };

@@ -1,5 +1,7 @@
 //! Preparing posts ahead of their due.
 
+use std::time::Duration;
+
 use crate::error::Error;
 use crate::limits;
 use crate::post::{BroadcastError, Delivery, Event, Failure, Notes, Outcome, Prepared, Ready, Record, Shelf, Task};
@@ -8,6 +10,9 @@ use crate::time::Timestamp;
 use super::commits::Why;
 use super::lifecycle::{Happening, Phase};
 use super::{Engine, PoolSettings, Resident};
+
+/// What is prepared anew when the post is due has to last for so long, or it is not worth it.
+const LASTS: Duration = Duration::from_secs(1);
 
 /// How a resident post stands with being prepared.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -22,6 +27,11 @@ impl Prepare {
     /// As the record says.
     pub fn of(record: &Record) -> Self {
         if record.is_unprepared() { Self::At { at: record.at, tries: 0 } } else { Self::Over }
+    }
+
+    /// Whether it is to be done still.
+    pub fn is_wanted(self) -> bool {
+        matches!(self, Self::At { .. })
     }
 
     /// The number of the next try, from 1.
@@ -68,9 +78,15 @@ impl Engine {
         let is_held = self.posts.get(slot as usize).is_some_and(|post| {
             self.sites.get(place).is_some_and(|site| site.held.contains_key(post.record.body.profile()))
         });
+        let claim_at = self.posts.get(slot as usize).map(|post| post.ready_at.before(self.settings.claim_ahead));
+        let Some(claim_at) = claim_at else { return };
         if is_held {
-            // Its uploads would be refused as its posts are; its turn comes when it is released.
-            return self.give_up_preparing(slot);
+            // Its uploads would be refused as its posts are: its turn comes when it is released, if that is in time.
+            return if claim_at > self.now.wall {
+                self.wait_until(slot, claim_at)
+            } else {
+                self.give_up_preparing(slot)
+            };
         }
         let Some(shard) = self.settings.pools.get(place).and_then(|pool| pool.prepare.as_ref()).map(|own| own.shard)
         else {
@@ -85,6 +101,24 @@ impl Engine {
             if let Some(outgoing) = self.outgoing.get_mut(shard) {
                 outgoing.push(delivery);
             }
+            if claim_at > self.now.wall {
+                self.wait_until(slot, claim_at);
+            }
+        }
+    }
+
+    /// A post is nearly due and not prepared yet: if that has not even begun, it goes out by the ordinary way. What is
+    /// being prepared is waited for, as long as the post allows.
+    pub(super) fn is_due_unprepared(&mut self, slot: u32) {
+        let Some(post) = self.posts.get_mut(slot as usize) else { return };
+        if post.delivery.take_if(|delivery| delivery.facts().stage.withdraw()).is_some() {
+            return self.not_prepared(slot, 1, BroadcastError::permanent("others were prepared until it was due"));
+        }
+        let deadline = self.posts.get(slot as usize).and_then(|post| self.deadline(post));
+        match deadline.map(|deadline| deadline.after(Duration::from_millis(1))) {
+            Some(over) if over <= self.now.wall => self.miss(slot, self.now.wall),
+            Some(over) => self.wait_until(slot, over),
+            None => {}
         }
     }
 
@@ -122,7 +156,7 @@ impl Engine {
         to.notes.edit(|noted| {
             noted.prepared = Some(Ready { bytes: prepared.bytes.clone(), valid_until, at: now });
         });
-        if !to.is_unprepared() && valid_until < to.ready_at().max(now) {
+        if !to.is_unprepared() && valid_until < to.ready_at().max(now).after(LASTS) {
             // It does not last even until it could be sent: there is no use in asking again.
             self.step(slot, Happening::PrepareEnded);
             return self.give_up_preparing(slot);
@@ -170,11 +204,9 @@ impl Engine {
     fn give_up_preparing(&mut self, slot: u32) {
         if let Some(post) = self.posts.get_mut(slot as usize) {
             post.prepare = Prepare::Over;
-            // What has expired is not handed over, and not asked for again.
-            post.record.notes.edit(|noted| {
-                noted.prepared.take();
-            });
         }
+        // What has expired is not handed over, and not asked for again.
+        self.edit_notes(slot, |noted| drop(noted.prepared.take()));
         self.proceed(slot);
     }
 
@@ -206,6 +238,7 @@ impl Engine {
             at: Timestamp::MIN,
             since: facts.since,
             deadline: None,
+            last: None,
             attempt: 1,
             claim: 0,
             is_allowed: true,

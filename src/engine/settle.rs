@@ -92,9 +92,10 @@ impl Engine {
         let Some(slot) = Some(delivery.facts().slot).filter(is_own) else {
             return promise.fulfil(Err(Error::TooLate { id, state: State::InDoubt }));
         };
-        let Some(post) = self.posts.get_mut(slot as usize) else { return };
-        let (from, len) = (post.record.home(), bytes.len());
-        post.record.notes.edit(|noted| noted.checkpoint = Some(bytes));
+        let len = bytes.len();
+        self.edit_notes(slot, |noted| noted.checkpoint = Some(bytes));
+        let Some(post) = self.posts.get(slot as usize) else { return };
+        let from = post.record.home();
         let claim = (post.phase == Phase::InFlight).then_some(post.record.next_claim());
         let change = Change::Move { from, to: Box::new(post.record.clone()), claim };
         self.commits.add(change, Some(Then::Noted { promise: Some(promise), event: None }), len);
@@ -145,6 +146,7 @@ impl Engine {
                 to.doubt = doubt;
                 if to.body.in_order() {
                     // It keeps its place: those behind it wait.
+                    to.at = to.at.max(to.due);
                     to.notes.edit(|noted| noted.not_before = Some(at));
                 } else {
                     to.at = at;
@@ -192,7 +194,7 @@ impl Engine {
         to.notes.edit(|noted| {
             noted.receipts.push(receipt);
             noted.calls = calls;
-            (noted.checkpoint, noted.reason, noted.not_before) = (None, None, None);
+            (noted.checkpoint, noted.prepared, noted.reason, noted.not_before) = (None, None, None, None);
         });
         if Shelf::of(to.at).is_some() || !to.body.in_order() {
             to.at = self.now.wall.ceil_millis().max(to.due);
@@ -284,6 +286,8 @@ impl Engine {
                         self.emit(|| event);
                     }
                 }
+                Then::Shelved { place, profile } => self.empty_shelf(place, profile),
+                Then::Released { place, profile } => self.released(place, profile),
                 Then::Left { slot, outcome, lateness, promise } => self.left(slot, outcome, lateness, promise),
             }
         }
@@ -334,6 +338,12 @@ impl Engine {
         self.tell_moved(&record, why);
         if !is_last || !self.step(slot, Happening::MoveStored) {
             return;
+        }
+        if self.comes_back(&record)
+            && let Some(place) = self.places.get(record.pool)
+        {
+            self.forget(slot);
+            return self.unshelve(place, record);
         }
         let is_claimed = self.posts.get(slot as usize).is_some_and(|post| post.phase == Phase::Claimed);
         match self.pool(record.pool).map(|(place, _)| place) {

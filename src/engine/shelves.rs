@@ -18,7 +18,7 @@ use super::{Engine, TIDY_EVERY};
 #[derive(Debug)]
 pub enum Listing {
     /// The host wants to see them.
-    Show(Promise<Vec<Status>>),
+    Show { promise: Promise<Vec<Status>>, place: usize, until: Timestamp },
     /// Their profile was released.
     Release { place: usize, profile: String, until: Timestamp },
     /// The host wants all of them sent again; so many have been.
@@ -30,7 +30,7 @@ pub enum Listing {
 impl Listing {
     pub fn refuse(self, error: &Error) {
         match self {
-            Self::Show(promise) => promise.fulfil(Err(error.clone())),
+            Self::Show { promise, .. } => promise.fulfil(Err(error.clone())),
             Self::Requeue { promise, .. } => promise.fulfil(Err(error.clone())),
             Self::Release { .. } | Self::Bury { .. } => {}
         }
@@ -43,9 +43,7 @@ impl Engine {
         let Some(post) = self.posts.get(slot as usize) else { return };
         let mut to = post.record.clone();
         to.at = shelf.place(self.now.wall, to.body.profile());
-        if shelf != Shelf::Held {
-            to.notes.edit(|noted| noted.reason = Some(reason.clone()));
-        }
+        to.notes.edit(|noted| noted.reason = Some(reason.clone()));
         self.relocate(slot, to, Why::Shelved { shelf, reason, lateness }, None);
     }
 
@@ -62,7 +60,7 @@ impl Engine {
     /// The host wants to see a shelf.
     pub(super) fn show(&mut self, place: usize, shelf: Shelf, after: Option<Cursor>, promise: Promise<Vec<Status>>) {
         let (start, until) = shelf.range();
-        self.list(place, after.unwrap_or(start).max(start), until, Listing::Show(promise));
+        self.list(place, after.unwrap_or(start).max(start), until, Listing::Show { promise, place, until });
     }
 
     /// The store has listed posts.
@@ -82,7 +80,11 @@ impl Engine {
         let posts = posts.into_iter().filter(|stored| !self.by_seq.contains_key(&stored.record.seq));
         let posts: Vec<Stored> = posts.collect();
         match listing {
-            Listing::Show(promise) => {
+            // All that was found is in memory, and there may be more.
+            Listing::Show { promise, place, until } if posts.is_empty() && through < Cursor::through(until) => {
+                self.list(place, through, until, Listing::Show { promise, place, until });
+            }
+            Listing::Show { promise, .. } => {
                 let shown = posts.into_iter().take(limits::LIST_POSTS);
                 promise.fulfil(Ok(shown.map(|stored| self.status_of(Found::Live(stored))).collect()));
             }
@@ -93,6 +95,8 @@ impl Engine {
                 own.into_iter().for_each(|stored| self.unshelve(place, stored.record));
                 if through < Cursor::through(until) {
                     self.list(place, through, until, Listing::Release { place, profile, until });
+                } else {
+                    self.finish_release(place, profile);
                 }
             }
             Listing::Requeue { place, until, requeued, promise } => {
@@ -121,7 +125,7 @@ impl Engine {
     }
 
     /// Takes a post of a released profile back to where it was.
-    fn unshelve(&mut self, place: usize, record: Record) {
+    pub(super) fn unshelve(&mut self, place: usize, record: Record) {
         let mut to = record.clone();
         let ready = to.notes.not_before();
         to.at = to.due;

@@ -6,6 +6,7 @@ use rustc_hash::FxBuildHasher;
 
 use crate::catch_up::Gaps;
 use crate::id::Seq;
+use crate::reply::Promise;
 use crate::time::Timestamp;
 
 use super::PoolSettings;
@@ -16,8 +17,10 @@ use super::window::Window;
 pub struct Site {
     pub window: Window,
     pub is_paused: bool,
-    /// Profiles that are held, and why.
-    pub held: HashMap<Box<str>, String, FxBuildHasher>,
+    /// Whether all attempts that earlier processes may have made have been counted.
+    pub is_counted: bool,
+    /// Profiles that are held, or are just being released.
+    pub held: HashMap<Box<str>, Hold, FxBuildHasher>,
     /// Posts whose time has come but that have to wait: the pool is paused, or earlier attempts are being counted.
     pub waiting: Vec<(u32, Seq)>,
     /// Posts that are late, and are to be spread.
@@ -26,6 +29,25 @@ pub struct Site {
     pub spread_until: Timestamp,
     pub gaps: Gaps,
     pub lines: HashMap<Box<str>, Line, FxBuildHasher>,
+}
+
+/// Why a profile's posts wait.
+#[derive(Debug)]
+pub enum Hold {
+    /// It is held, for this reason: what becomes due is put on a shelf.
+    Held(String),
+    /// It is being released: its posts are being taken from the shelf, and those that become due wait for them.
+    Releasing(Vec<Promise<()>>),
+}
+
+impl Hold {
+    /// Those who wait for the release.
+    pub fn take_promises(&mut self) -> Vec<Promise<()>> {
+        match self {
+            Self::Held(_) => Vec::new(),
+            Self::Releasing(promises) => std::mem::take(promises),
+        }
+    }
 }
 
 /// The posts of one profile that go out in order.
@@ -43,6 +65,7 @@ impl Site {
         Self {
             window: Window::default(),
             is_paused: false,
+            is_counted: false,
             held: HashMap::default(),
             waiting: Vec::new(),
             late: Vec::new(),

@@ -45,6 +45,7 @@ impl Rig {
             catch_up: CatchUp::at_once(),
             gate: Gate::new("p", Rules::default()),
             is_limited: false,
+            has_accounts: false,
             prepare: None,
         };
         change(&mut pool);

@@ -10,7 +10,7 @@ use std::time::Duration;
 use crate::error::StoreError;
 use crate::id::Seq;
 use crate::limits;
-use crate::post::{Claimed, Cursor, Page, Record, Stored};
+use crate::post::{Called, Claimed, Cursor, Page, Record, Stored};
 use crate::time::Timestamp;
 
 use super::lifecycle::Phase;
@@ -90,9 +90,9 @@ impl Engine {
             Ok(page) => page,
             Err(error) => return self.fail(error),
         };
-        if let Some(Site { window, .. }) = self.sites.get_mut(place) {
-            let bound = window.loading.take().unwrap_or(through);
-            window.cursor = through.min(bound);
+        if let Some(site) = self.sites.get_mut(place) {
+            let bound = site.window.loading.take().unwrap_or(through);
+            site.window.cursor = through.min(bound);
         }
         if self.closing.is_some() {
             return;
@@ -102,7 +102,12 @@ impl Engine {
                 self.take_up(place, stored);
             }
         }
-        self.go_on(place);
+        // Attempts that earlier processes may have made have been counted now, or more than memory takes are left.
+        if let Some(site) = self.sites.get_mut(place).filter(|site| !site.is_counted) {
+            let is_full = site.window.bytes >= self.settings.memory / 2;
+            site.is_counted = is_full || site.window.cursor >= Cursor::through(self.born);
+        }
+        (0..self.sites.len()).for_each(|place| self.go_on(place));
     }
 
     /// Takes a loaded post into memory, and finds out what an earlier process did with it.
@@ -110,17 +115,22 @@ impl Engine {
         let Stored { record, claimed } = stored;
         let (phase, doubt) = match claimed {
             None => (Phase::Armed, None),
-            // Its due had not come when the earlier process had ended: it was not handed over, and the claim still
-            // stands. Not so if the clock showed less at our start than that process had seen.
-            Some(Claimed { attempt, .. })
+            // The broadcaster had not been called. If the due comes still, the claim stands.
+            Some(Claimed { attempt, called: Called::No })
+                if attempt == record.next_claim() && record.ready_at() > self.now.wall =>
+            {
+                (Phase::Claimed, None)
+            }
+            Some(Claimed { called: Called::No, .. }) => (Phase::Armed, None),
+            // Its due had not come when the earlier process had ended: it was not handed over. Not so if the clock
+            // showed less at our start than that process had seen.
+            Some(Claimed { attempt, called: Called::Unknown })
                 if attempt == record.next_claim()
                     && record.ready_at() > self.born
                     && self.born >= self.settings.last_commit_at =>
             {
                 (Phase::Claimed, None)
             }
-            // It is known that the broadcaster had not been called.
-            Some(Claimed { called: false, .. }) => (Phase::Armed, None),
             Some(Claimed { attempt, .. }) => (Phase::Armed, Some(attempt)),
         };
         let slot = self.admit(place, record, phase);

@@ -170,7 +170,8 @@ impl Body {
     /// The last instant at which a post with this due may be sent.
     pub fn deadline(&self, due: Timestamp) -> Option<Timestamp> {
         let after = self.term_micros(EXPIRES_AFTER).map(|micros| due.after(duration(micros)));
-        after.or(self.term_micros(NOT_LATER_THAN).map(Timestamp::from_micros))
+        let not_later = self.term_micros(NOT_LATER_THAN).map(Timestamp::from_micros);
+        after.into_iter().chain(not_later).min()
     }
 
     /// What is to be done when it is not known whether it was published, if the post does not leave it to its pool.

@@ -133,8 +133,18 @@ pub struct Stored {
 pub struct Claimed {
     /// Its number.
     pub attempt: u32,
-    /// False only if it is certain that the attempt had not begun.
-    pub called: bool,
+    pub called: Called,
+}
+
+/// Whether the attempt had begun.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum Called {
+    /// It had.
+    Yes,
+    /// It certainly had not.
+    No,
+    /// There is no call log, or it cannot be relied on.
+    Unknown,
 }
 
 /// Some of a pool's live posts, in order.

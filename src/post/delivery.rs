@@ -13,13 +13,15 @@ use crate::limits;
 use crate::reply::{Promise, Reply};
 use crate::time::Timestamp;
 
-use super::{Body, Doubt, Guarantee, Notes, Receipt};
+use super::{Body, Doubt, Guarantee, Notes, Ready, Receipt};
 
 /// One hand-over of a post to its broadcaster. Cheap to clone; `Debug` never shows the payload.
 #[derive(Clone)]
 pub struct Delivery {
     facts: Arc<Facts>,
     line: Option<Line>,
+    /// What was prepared has expired.
+    is_stale: bool,
 }
 
 /// What there is to know of a delivery; shared, so that queues move a pointer.
@@ -36,6 +38,8 @@ pub(crate) struct Facts {
     pub since: Timestamp,
     /// The broadcaster is not called after this.
     pub deadline: Option<Timestamp>,
+    /// It is not published after this, also if an earlier attempt has to be asked about first.
+    pub last: Option<Timestamp>,
     pub attempt: u32,
     /// The number of its claim.
     pub claim: u32,
@@ -136,22 +140,31 @@ pub(crate) trait Wire: Send + Sync {
     fn beat(&self, token: (usize, u64), progress: Option<String>);
     /// It wants this to be kept.
     fn checkpoint(&self, token: (usize, u64), bytes: Bytes, promise: Promise<()>);
+    /// Stops calls for this post that were given up; false if one could not be stopped.
+    fn stop_given_up(&self, id: PostId) -> bool;
     /// Says when the scheduler is shutting down.
     fn stopping(&self) -> tokio::sync::watch::Receiver<bool>;
 }
 
 impl Delivery {
     pub(crate) fn new(facts: Facts) -> Self {
-        Self { facts: Arc::new(facts), line: None }
+        Self { facts: Arc::new(facts), line: None, is_stale: false }
     }
 
     pub(crate) fn facts(&self) -> &Facts {
         &self.facts
     }
 
-    /// The same delivery, with a way back to its worker.
-    pub(crate) fn with_line(&self, line: Line) -> Self {
-        Self { facts: Arc::clone(&self.facts), line: Some(line) }
+    /// The same delivery as it is called at `now`, with a way back to its worker.
+    pub(crate) fn called(&self, line: Line, now: Timestamp) -> Self {
+        let is_over = |ready: &Ready| ready.valid_until < now;
+        let is_stale = self.facts.task != Task::Discard && self.facts.notes.prepared().is_some_and(is_over);
+        Self { facts: Arc::clone(&self.facts), line: Some(line), is_stale }
+    }
+
+    /// The way back to its worker.
+    pub(crate) fn line(&self) -> Option<&Line> {
+        self.line.as_ref()
     }
 
     /// Whether both are the same hand-over.
@@ -232,10 +245,10 @@ impl Delivery {
         self.facts.notes.checkpoint().map(|bytes| &bytes[..])
     }
 
-    /// What [`Broadcaster::prepare`](crate::Broadcaster::prepare) made ready for this post, still valid at the due or
-    /// at the call, whichever is later.
+    /// What [`Broadcaster::prepare`](crate::Broadcaster::prepare) made ready for this post, if it is still valid at the call. Of a
+    /// thread the first part is prepared.
     pub fn prepared(&self) -> Option<&[u8]> {
-        self.facts.notes.prepared().map(|ready| &ready.bytes[..])
+        self.facts.notes.prepared().filter(|_| !self.is_stale).map(|ready| &ready.bytes[..])
     }
 
     /// Keeps these bytes durably with the post, in mid-flight: the id of an upload or a publish that is under way, by

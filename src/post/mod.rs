@@ -11,14 +11,12 @@ mod shelf;
 mod status;
 
 pub use body::Body;
-pub use change::{Change, Claimed, Cursor, Found, Home, Page, Record, Stored, Verdict};
+pub use change::{Called, Change, Claimed, Cursor, Found, Home, Page, Record, Stored, Verdict};
 pub use delivery::{Delivery, Prepared};
 pub(crate) use delivery::{Facts, Line, Stage, Task, Wire};
 pub use doubt::{Doubt, Guarantee, Reconciled, Resolution};
 pub use event::Event;
-#[cfg(test)]
-pub use notes::Noted;
-pub use notes::{Notes, Ready};
+pub use notes::{Noted, Notes, Ready};
 pub use outcome::{BroadcastError, Ending, Outcome, Receipt, Step, Terms};
 pub(crate) use outcome::{Failure, cut};
 pub use shelf::Shelf;
@@ -120,7 +118,8 @@ impl Post {
 
     /// Makes the post a thread, or a longer one: this part follows when the one before it is published, and gets the
     /// receipts of all before it. The parts go out in order; one that fails stops the rest, and a restart or
-    /// [`Scheduler::resolve`](crate::Scheduler::resolve) goes on with the part that is next. At most 1,024 parts.
+    /// [`Scheduler::resolve`](crate::Scheduler::resolve) goes on with the part that is next. At most 1,024
+    /// parts, each within the limit of a payload, and 4 MiB together: the whole post is written anew with each receipt.
     ///
     /// ```
     /// use punctual::Post;
@@ -132,7 +131,8 @@ impl Post {
         self
     }
 
-    /// Useless later than so long after its due: it is [`Outcome::Missed`] then, and never sent. The limit moves along
+    /// Useless later than so long after its due: it is [`Outcome::Missed`] then, and never sent. Give it seconds at least: a
+    /// post that is milliseconds late is late. The limit moves along
     /// when the post gets another due. Not for parts of a thread that has begun.
     pub fn expires_after(mut self, grace: Duration) -> Self {
         self.expires_after = Some(grace);

@@ -171,7 +171,8 @@ impl BroadcastError {
         self
     }
 
-    /// When the next attempt may be made. An instant in the past means now; at most 7 days ahead.
+    /// When the next attempt may be made. An instant in the past means now (after a throttle or a snooze, in 100 ms); at
+    /// most 7 days ahead.
     #[must_use]
     pub fn retry_at<Z: TimeZone>(mut self, at: DateTime<Z>) -> Self {
         self.retry = Some(Again::At(Timestamp::due(at.to_utc())));
@@ -196,7 +197,8 @@ impl BroadcastError {
     /// What is to wait until when, if the network said that there is too much.
     pub(crate) fn throttles(&self, now: Timestamp) -> Option<(Scope, Timestamp)> {
         let Failure::Throttled(scope) = self.failure else { return None };
-        Some((scope, self.again(now).unwrap_or_else(|| now.after(limits::THROTTLE).ceil_millis())))
+        let at = self.again(now).unwrap_or_else(|| now.after(limits::THROTTLE).ceil_millis());
+        Some((scope, at.max(now.after(limits::THROTTLE_LEAST).ceil_millis())))
     }
 
     /// Whether another attempt may go better, and the post was certainly not published.
@@ -325,6 +327,7 @@ impl Ending {
                     },
                     Failure::Throttled(_) | Failure::Snoozed => {
                         let at = again.unwrap_or_else(|| now.after(limits::THROTTLE).ceil_millis());
+                        let at = at.max(now.after(limits::THROTTLE_LEAST).ceil_millis());
                         terms.retry_at(at, reason, false)
                     }
                 }
@@ -340,6 +343,9 @@ impl Ending {
             }
             Self::Unreconciled(error) if error.failure == Failure::Permanent => {
                 Self::Reconciled(Reconciled::Unknown).step(terms)
+            }
+            Self::Unreconciled(error) if error.failure == Failure::Unauthorized => {
+                Step::Held { reason: cut(error.reason) }
             }
             Self::Unreconciled(error) => {
                 let delay = || terms.retry.delay(terms.seed, attempt).unwrap_or(limits::THROTTLE);
@@ -367,7 +373,7 @@ impl Terms {
             let by = self.deadline.map_or(Duration::ZERO, |deadline| at.since(deadline));
             return Step::Missed { by };
         }
-        if counts && at.since(self.due) > self.retry.age() {
+        if at.since(self.due) > self.retry.age() {
             return Step::Dead { reason };
         }
         // This attempt did not publish; an earlier doubt that the host accepted is settled with it no more than before.
@@ -376,7 +382,8 @@ impl Terms {
 
     /// Maybe published: the broadcaster is asked before the next attempt; if there is none, at once.
     fn doubtful(&self, reason: String, again: Option<Timestamp>) -> Step {
-        let delay = self.retry.delay(self.seed, self.attempt).unwrap_or(Duration::ZERO);
+        let at_last = if self.doubt == Doubt::Open { limits::THROTTLE } else { Duration::ZERO };
+        let delay = self.retry.delay(self.seed, self.attempt).unwrap_or(at_last);
         let at = again.unwrap_or_else(|| self.now.after(delay).ceil_millis());
         Step::Retry { at, reason, counts: true, doubt: Doubt::Open }
     }
@@ -464,7 +471,8 @@ mod tests {
         let without = failed(BroadcastError::throttled("429")).step(&last);
         assert!(matches!(without, Step::Retry { at, counts: false, .. } if at > NOW));
         let past = BroadcastError::throttled("429").retry_at(Timestamp::from_millis(1).to_datetime());
-        assert!(matches!(failed(past).step(&last), Step::Retry { at, .. } if at == NOW));
+        let least = NOW.after(limits::THROTTLE_LEAST);
+        assert!(matches!(failed(past).step(&last), Step::Retry { at, .. } if at == least));
         let far = BroadcastError::throttled("429").retry_after(Duration::MAX);
         assert!(matches!(failed(far).step(&last), Step::Retry { at, .. } if at == NOW.after(limits::RETRY_AHEAD)));
     }

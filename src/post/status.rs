@@ -53,7 +53,8 @@ impl Status {
     /// The instant of its next attempt: its due before the first, later after a failure; `None` if none is planned. A
     /// rate limit, a pause, a post before it or its pool's catching up may make it later.
     pub fn next_attempt(&self) -> Option<DateTime<Utc>> {
-        let is_planned = matches!(self.state, State::Scheduled | State::InFlight);
+        let is_planned = matches!(self.state, State::Scheduled | State::InFlight | State::InDoubt);
+        let is_planned = is_planned && self.record.home().shelf().is_none();
         is_planned.then(|| self.record.ready_at().to_datetime())
     }
 

@@ -17,7 +17,7 @@ use crate::gate::{Gate, Rules};
 use crate::inbox::inbox;
 use crate::pool::Pool;
 use crate::shard::Shard;
-use crate::store::Store;
+use crate::store::{CallLog, Store};
 use crate::worker::{Crew, Worker};
 use crate::{committer, limits};
 
@@ -166,6 +166,7 @@ impl Builder {
                 guarantee: pool.guarantee,
                 catch_up: pool.catch_up,
                 gate,
+                has_accounts: !pool.accounts.is_empty(),
                 is_limited: !(pool.limits.is_empty() && pool.profile_limits.is_empty() && pool.accounts.is_empty()),
                 prepare,
             });
@@ -198,13 +199,11 @@ impl Builder {
         let mut desks = Vec::with_capacity(first_shard);
         let desks_before = std::cell::Cell::new(0);
         for (place, (pool, settings)) in pools.iter().zip(&pool_settings).enumerate() {
-            let start = |threads, concurrency| {
-                Crew::start(&pool.name, &pool.broadcaster, threads, concurrency, Arc::clone(&clock)).map(Arc::new)
-            };
-            let worker = |shard: Shard, concurrency, timeout, crew: &Arc<Crew>| {
+            let start = |threads| Crew::start(&pool.name, &pool.broadcaster, threads, Arc::clone(&clock)).map(Arc::new);
+            let worker = |shard: Shard, concurrency, timeout, log: Option<Arc<dyn CallLog>>, crew: &Arc<Crew>| {
                 let bell = Bell::default();
                 let (orders_in, orders) = inbox(limits::ORDERS, &bell);
-                let (gate, log) = (shard.gate().clone(), log.clone().filter(|_| timeout == pool.timeout));
+                let gate = shard.gate().clone();
                 let (reports, crew) = (reports_in.clone(), Arc::clone(crew));
                 let number = desks_before.get();
                 desks_before.set(number + 1);
@@ -213,18 +212,19 @@ impl Builder {
                 let worker = worker.start(Arc::clone(&clock)).map_err(cannot_start)?;
                 Ok::<_, Error>(DeskEnd { orders: orders_in, worker, backlog: Vec::new() })
             };
-            let crew = start(pool.threads, pool.concurrency).map_err(cannot_start)?;
+            let crew = start(pool.threads).map_err(cannot_start)?;
             for index in 0..pool.shards {
                 // The concurrency is shared out evenly; the first shards take what is left over.
                 let share = pool.concurrency / pool.shards + usize::from(index < pool.concurrency % pool.shards);
                 let shard = Shard::new(share, pool.timeout, settings.gate.clone());
-                desks.push(worker(shard, share, pool.timeout, &crew)?);
+                desks.push(worker(shard, share, pool.timeout, log.clone(), &crew)?);
             }
             crews.push(crew);
             if let Some(own) = &pool.prepare {
-                let crew = start(own.threads, own.concurrency).map_err(cannot_start)?;
+                let crew = start(own.threads).map_err(cannot_start)?;
                 let shard = Shard::new(own.concurrency, own.timeout, Gate::new(&pool.name, Rules::default()));
-                desks.push(worker(shard, own.concurrency, own.timeout, &crew)?);
+                // What is prepared may be prepared again: nobody needs to know that it was called.
+                desks.push(worker(shard, own.concurrency, own.timeout, None, &crew)?);
                 crews.push(crew);
             }
         }

@@ -20,7 +20,7 @@ use crate::error::{Error, Result};
 use crate::id::PostId;
 use crate::inbox::{Refused, Slot};
 use crate::limits;
-use crate::post::{Cursor, Outcome, Post, PostRef, Resolution, Shelf, Status};
+use crate::post::{Cursor, Outcome, Post, PostRef, Resolution, Shelf, Status, cut};
 use crate::quota::{RateLimit, Scope};
 use crate::reply::{Promise, Reply};
 
@@ -51,8 +51,8 @@ impl Scheduler {
     }
 
     /// Stores the post, to be sent at its due. `Ok` means that it is durable: whatever happens to this process
-    /// or this machine's power, the post will be delivered, fail with a reason, be cancelled, or be reported as
-    /// a possible repeat.
+    /// or this machine's power, the post will be delivered, fail with a reason, be missed, be cancelled, or be
+    /// reported in doubt.
     ///
     /// Concurrent calls share one durable commit.
     ///
@@ -227,14 +227,35 @@ impl Scheduler {
         self.send_to(pool, |place, promise| Command::Pause { place, paused: false, promise })
     }
 
-    /// Holds a profile of a pool for this reason: its posts wait, also after a restart, until it is released. A
+    /// Holds a profile of a pool for this reason (at most 4,096 bytes are kept): its posts wait, also after a restart, until it is released. A
     /// broadcaster that answers [`BroadcastError::unauthorized`](crate::BroadcastError::unauthorized) does the same.
+    /// Posts without a profile are held together, by the profile `""`.
+    ///
+    /// # Errors
+    /// [`Error::UnknownPool`], [`Error::InvalidName`] and the scheduler's own troubles.
+    pub fn hold_profile(&self, pool: &str, profile: &str, reason: &str) -> Reply<()> {
+        if profile.len() > limits::NAME_BYTES {
+            let (bytes, max) = (profile.len(), limits::NAME_BYTES);
+            return Reply::given(Err(Error::InvalidName { what: "profile", bytes, max }));
+        }
+        let (profile, reason) = (profile.to_owned(), Some(cut(reason.to_owned())));
+        self.send_to(pool, |place, promise| Command::Hold { place, profile, reason, promise })
+    }
+
+    /// The profiles of a pool that are held, and why.
     ///
     /// # Errors
     /// [`Error::UnknownPool`] and the scheduler's own troubles.
-    pub fn hold_profile(&self, pool: &str, profile: &str, reason: &str) -> Reply<()> {
-        let (profile, reason) = (profile.to_owned(), Some(reason.to_owned()));
-        self.send_to(pool, |place, promise| Command::Hold { place, profile, reason, promise })
+    pub fn held_profiles(&self, pool: &str) -> Reply<Vec<(String, String)>> {
+        self.send_to(pool, |place, promise| Command::Held { place, promise })
+    }
+
+    /// Whether a pool is paused.
+    ///
+    /// # Errors
+    /// [`Error::UnknownPool`] and the scheduler's own troubles.
+    pub fn is_paused(&self, pool: &str) -> Reply<bool> {
+        self.send_to(pool, |place, promise| Command::IsPaused { place, promise })
     }
 
     /// Releases a held profile. What became due meanwhile goes out as the pool's [`CatchUp`](crate::CatchUp) policy says.
@@ -330,7 +351,7 @@ impl Scheduler {
 
     /// Stops taking commands, lets what is in flight finish for up to `grace` of the scheduler's clock, writes
     /// everything out and closes the store. Nothing is lost if the grace runs out: what is still in flight then
-    /// is delivered again by the next start, as a possible repeat.
+    /// is in doubt for the next start. Broadcasters are told ([`Delivery::stopping`](crate::Delivery::stopping)).
     ///
     /// # Errors
     /// [`Error::Closed`] if it is shut down already, [`Error::Store`] if the store fails while closing.

@@ -16,6 +16,7 @@ fn now(ms: i64) -> Now {
 fn dated(seq: u64, at_ms: i64, deadline_ms: Option<i64>, post: &Post) -> Delivery {
     Delivery::new(Facts {
         claim: 1,
+        last: None,
         id: PostId::new(1, Seq(seq)),
         slot: seq as u32,
         pool: "p".into(),

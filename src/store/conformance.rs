@@ -10,8 +10,8 @@ use super::sled::Sizes;
 use super::{MemoryStore, SledStore, Store};
 use crate::id::{PoolId, Seq};
 use crate::post::{
-    Body, Change, Claimed, Cursor, Doubt, Found, Noted, Notes, Outcome, Page, Post, Ready, Receipt, Record, Shelf,
-    Stored, Verdict,
+    Body, Called, Change, Claimed, Cursor, Doubt, Found, Noted, Notes, Outcome, Page, Post, Ready, Receipt, Record,
+    Shelf, Stored, Verdict,
 };
 use crate::time::Timestamp;
 
@@ -186,11 +186,11 @@ fn live(record: &Record) -> Option<Found> {
 }
 
 fn claimed(record: &Record, attempt: u32) -> Option<Found> {
-    Some(Found::Live(Stored { record: record.clone(), claimed: Some(Claimed { attempt, called: false }) }))
+    Some(Found::Live(Stored { record: record.clone(), claimed: Some(Claimed { attempt, called: Called::No }) }))
 }
 
 fn called(record: &Record, attempt: u32) -> Option<Found> {
-    Some(Found::Live(Stored { record: record.clone(), claimed: Some(Claimed { attempt, called: true }) }))
+    Some(Found::Live(Stored { record: record.clone(), claimed: Some(Claimed { attempt, called: Called::Yes }) }))
 }
 
 fn delivered() -> Outcome {
@@ -752,7 +752,8 @@ fn attempts_that_had_begun_are_told_from_those_that_had_not(bed: &mut Bed) {
             let found = if i % 10 < 5 { claimed(record, attempt) } else { called(record, attempt) };
             assert_eq!(bed.find(record.seq), found, "post {i}, round {round}");
         }
-        let called = bed.all(0, 99).into_iter().filter(|stored| stored.claimed.is_some_and(|claim| claim.called));
+        let called =
+            bed.all(0, 99).into_iter().filter(|stored| stored.claimed.is_some_and(|claim| claim.called != Called::No));
         assert_eq!(called.count(), 14);
         bed.tidy(NOW, WEEK);
     }

@@ -10,7 +10,7 @@ use super::backend::Backend;
 use super::{CallLog, Store};
 use crate::error::StoreError;
 use crate::id::{PoolId, Seq};
-use crate::post::{Change, Claimed, Cursor, Found, Home, Outcome, Page, Record, Stored, Verdict};
+use crate::post::{Called, Change, Claimed, Cursor, Found, Home, Outcome, Page, Record, Stored, Verdict};
 use crate::time::Timestamp;
 
 /// The store in memory, for tests and for posts that need not outlive the process.
@@ -60,7 +60,8 @@ impl MemoryStore {
 impl Data {
     fn stored(&self, record: &Record) -> Stored {
         let claim = self.claims.get(&record.home()).filter(|(_, opening)| *opening < self.openings);
-        let called = |attempt| self.called.get(&record.seq) == Some(&attempt);
+        let is_called = |attempt| self.called.get(&record.seq) == Some(&attempt);
+        let called = |attempt| if is_called(attempt) { Called::Yes } else { Called::No };
         let claimed = claim.map(|(attempt, _)| Claimed { attempt: *attempt, called: called(*attempt) });
         Stored { record: record.clone(), claimed }
     }

@@ -5,10 +5,11 @@
 //! thread holds up nobody: the others take what waits, and when half of them are blocked as many are added.
 
 use std::any::Any;
+use std::collections::BTreeMap;
 use std::future::poll_fn;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 use std::{io, thread};
@@ -21,6 +22,7 @@ use tokio::task::AbortHandle;
 
 use crate::clock::{Bell, Clock, machine_time};
 use crate::error::Error;
+use crate::id::PostId;
 use crate::limits;
 use crate::pool::{Call as Calling, DynBroadcaster};
 use crate::post::{
@@ -33,6 +35,8 @@ use crate::time::Timestamp;
 /// How often the threads are looked at while something waits for one. One that is in the same call when it is looked
 /// at again is blocked.
 const BEAT: Duration = Duration::from_millis(10);
+/// How often it is looked whether a call that was told to stop has stopped.
+const STOP_TRIES: u32 = 1_000;
 
 /// A delivery to be called.
 #[derive(Debug)]
@@ -72,9 +76,19 @@ pub enum Word {
     Discarded,
 }
 
+/// A call that may still be answered.
+#[derive(Debug)]
+pub struct GivenUp {
+    pub delivery: Delivery,
+    /// How it can be stopped; not as long as it blocks its thread.
+    pub abort: Option<AbortHandle>,
+}
+
 /// The way back to a worker. Besides a few words for each delivery that its shard has running it holds a bounded number.
 #[derive(Debug)]
 pub struct Port {
+    /// Calls that took too long and go on all the same, by the serial of their token; the oldest first.
+    given_up: Mutex<BTreeMap<u64, GivenUp>>,
     sender: Sender<Said>,
     bell: Bell,
     stopping: watch::Receiver<bool>,
@@ -84,7 +98,14 @@ impl Port {
     #[expect(clippy::disallowed_methods, reason = "the shard's concurrency bounds it")]
     pub fn new(bell: &Bell, crew: &Crew) -> (Self, Receiver<Said>) {
         let (sender, receiver) = crossbeam_channel::unbounded();
-        (Self { sender, bell: bell.clone(), stopping: crew.stopping.subscribe() }, receiver)
+        let stopping = crew.stopping.subscribe();
+        (Self { given_up: Mutex::default(), sender, bell: bell.clone(), stopping }, receiver)
+    }
+
+    /// Calls that took too long and go on all the same.
+    pub fn given_up(&self) -> MutexGuard<'_, BTreeMap<u64, GivenUp>> {
+        // Nothing in here stops half-way.
+        self.given_up.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn say(&self, said: Said) {
@@ -109,6 +130,17 @@ impl Wire for Port {
         } else {
             promise.fulfil(Err(Error::Overloaded));
         }
+    }
+
+    fn stop_given_up(&self, id: PostId) -> bool {
+        let given_up = self.given_up();
+        let mut own = given_up.values().filter(|given_up| given_up.delivery.id() == id);
+        own.all(|given_up| {
+            given_up.abort.as_ref().is_some_and(|abort| {
+                abort.abort();
+                abort.is_finished()
+            })
+        })
     }
 
     fn stopping(&self) -> watch::Receiver<bool> {
@@ -150,13 +182,12 @@ impl std::fmt::Debug for Shared {
 }
 
 impl Crew {
-    /// A crew of so many threads for this pool, at work; as many more as deliveries may be in flight if they block.
+    /// A crew of so many threads for this pool, at work; more of them while they are blocked.
     #[expect(clippy::disallowed_methods, reason = "the shards' concurrency bounds it")]
     pub fn start(
         name: &Arc<str>,
         broadcaster: &Arc<dyn DynBroadcaster>,
         threads: usize,
-        concurrency: usize,
         clock: Arc<dyn Clock>,
     ) -> io::Result<Self> {
         let runtime = tokio::runtime::Builder::new_multi_thread()
@@ -178,7 +209,7 @@ impl Crew {
             stopping: watch::channel(false).0,
             runtime: Some(runtime),
             few: threads,
-            most: concurrency.min(limits::CALLERS).max(threads),
+            most: limits::CALLERS.max(threads),
             callers: Mutex::default(),
             looked: AtomicU64::new(0),
         };
@@ -276,8 +307,8 @@ impl Shared {
             return port.say(Said::Ended { token, started, word });
         }
         let line = Line { wire: Arc::clone(&port) as Arc<dyn Wire>, token: token.into() };
-        let delivery = delivery.with_line(line);
-        let mut work = match catch_unwind(AssertUnwindSafe(|| Work::begin(&self.broadcaster, &delivery))) {
+        let delivery = delivery.called(line, started);
+        let mut work = match catch_unwind(AssertUnwindSafe(|| Work::begin(&self.broadcaster, &delivery, &self.clock))) {
             Ok(work) => work,
             Err(panic) => return port.say(Said::Ended { token, started, word: panicked(&delivery, &*panic) }),
         };
@@ -307,11 +338,11 @@ enum Work {
 }
 
 impl Work {
-    fn begin(broadcaster: &Arc<dyn DynBroadcaster>, delivery: &Delivery) -> Self {
+    fn begin(broadcaster: &Arc<dyn DynBroadcaster>, delivery: &Delivery, clock: &Arc<dyn Clock>) -> Self {
         let (own, given) = (Arc::clone(broadcaster), delivery.clone());
         match delivery.facts().task {
             Task::Broadcast if delivery.facts().doubt == Doubt::Open => {
-                Self::Reconcile(Box::pin(reconcile_first(own, given)))
+                Self::Reconcile(Box::pin(reconcile_first(own, given, Arc::clone(clock))))
             }
             Task::Broadcast => Self::Broadcast(own.broadcast(given)),
             Task::Prepare => Self::Prepare(own.prepare(given)),
@@ -333,23 +364,49 @@ impl Work {
 }
 
 /// Asks what came of an earlier attempt, and publishes the post if it may be.
-async fn reconcile_first(broadcaster: Arc<dyn DynBroadcaster>, delivery: Delivery) -> Word {
+async fn reconcile_first(broadcaster: Arc<dyn DynBroadcaster>, delivery: Delivery, clock: Arc<dyn Clock>) -> Word {
     let facts = delivery.facts();
     let uncalled = |ending| Word::Attempt { called: false, ending };
+    let later = |reason| uncalled(Ending::Unreconciled(BroadcastError::transient(reason)));
     let found = match Arc::clone(&broadcaster).reconcile(delivery.clone()).await {
         Ok(found) => found,
         Err(error) => return uncalled(Ending::Unreconciled(error)),
     };
+    let is_late = || facts.last.is_some_and(|last| clock.wall() > last);
     match found {
-        Reconciled::NotSent if facts.is_allowed => facts.stage.clear_doubt(),
-        Reconciled::Unknown if facts.is_allowed && facts.guarantee == Guarantee::AtLeastOnce => {}
+        Reconciled::NotSent => {
+            // It is not there yet: what was given up and still goes on must not publish it afterwards.
+            if !stop_given_up(&delivery).await {
+                return later("an earlier call is still under way");
+            }
+            if !facts.is_allowed {
+                return uncalled(Ending::Reconciled(Reconciled::NotSent));
+            }
+            facts.stage.clear_doubt();
+            if is_late() {
+                return uncalled(Ending::TooLate);
+            }
+        }
+        Reconciled::Unknown if facts.is_allowed && facts.guarantee == Guarantee::AtLeastOnce && !is_late() => {}
         found => return uncalled(Ending::Reconciled(found)),
     }
     // The question may have taken so long that it was given up, and another attempt is on its way.
     if !facts.stage.call() {
-        return uncalled(Ending::Unreconciled(BroadcastError::transient("taken back")));
+        return later("taken back");
     }
     Word::Attempt { called: true, ending: Ending::Answered(broadcaster.broadcast(delivery).await) }
+}
+
+/// Stops calls for this post that were given up; false if one goes on.
+async fn stop_given_up(delivery: &Delivery) -> bool {
+    let Some(line) = delivery.line() else { return true };
+    for _ in 0..STOP_TRIES {
+        if line.wire.stop_given_up(delivery.id()) {
+            return true;
+        }
+        tokio::task::yield_now().await;
+    }
+    false
 }
 
 /// Threads cannot have a NUL in their names; pools can.

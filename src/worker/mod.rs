@@ -2,7 +2,7 @@
 
 mod crew;
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 use std::hash::BuildHasherDefault;
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,7 +13,7 @@ use rustc_hash::FxHasher;
 use tokio::task::AbortHandle;
 
 pub use crew::Crew;
-use crew::{Call, Port, Said, Word};
+use crew::{Call, GivenUp, Port, Said, Word};
 
 use crate::clock::{Bell, Clock};
 use crate::engine::{Attempt, Report};
@@ -64,14 +64,7 @@ impl Worker {
     pub fn start(self, clock: Arc<dyn Clock>) -> io::Result<thread::JoinHandle<()>> {
         clock.attach(self.bell.clone());
         let (port, said) = Port::new(&self.bell, &self.crew);
-        let desk = Desk {
-            worker: self,
-            port: Arc::new(port),
-            said,
-            taken: 0,
-            waiting: HashMap::default(),
-            given_up: BTreeMap::new(),
-        };
+        let desk = Desk { worker: self, port: Arc::new(port), said, taken: 0, waiting: HashMap::default() };
         thread::Builder::new().name("punctual shard".to_owned()).spawn(move || desk.run(&*clock))
     }
 }
@@ -85,14 +78,6 @@ struct Desk {
     taken: u64,
     /// Calls that go on in the runtime, by the index of their token.
     waiting: HashMap<usize, (Token, Timestamp, AbortHandle), BuildHasherDefault<FxHasher>>,
-    /// Calls that took too long and go on all the same, by the serial of their token; the oldest first.
-    given_up: BTreeMap<u64, GivenUp>,
-}
-
-/// A call that may still be answered.
-struct GivenUp {
-    delivery: Delivery,
-    abort: Option<AbortHandle>,
 }
 
 impl Desk {
@@ -165,7 +150,7 @@ impl Desk {
                     if self.worker.shard.is_running(token) {
                         self.waiting.insert(token.index(), (token, started, abort));
                     } else {
-                        match self.given_up.get_mut(&token.serial()) {
+                        match self.port.given_up().get_mut(&token.serial()) {
                             Some(given_up) => given_up.abort = Some(abort),
                             None => abort.abort(),
                         }
@@ -190,7 +175,7 @@ impl Desk {
                 Said::Checkpoint { token, bytes, promise } => match self.worker.shard.delivery(token) {
                     Some(delivery) => report.checkpoints.push((delivery.clone(), bytes, promise)),
                     None => {
-                        let id = self.given_up.get(&token.serial()).map(|given_up| given_up.delivery.id());
+                        let id = self.port.given_up().get(&token.serial()).map(|given_up| given_up.delivery.id());
                         let late = id.map(|id| Error::TooLate { id, state: State::InDoubt });
                         promise.fulfil(Err(late.unwrap_or(Error::Closed)));
                     }
@@ -203,7 +188,7 @@ impl Desk {
     /// A call has ended, in time or after it was given up.
     fn ended(&mut self, now: Now, token: Token, started: Timestamp, word: Word, report: &mut Report) {
         let Some(ended) = self.worker.shard.finish(token) else {
-            if let Some(GivenUp { delivery, .. }) = self.given_up.remove(&token.serial())
+            if let Some(GivenUp { delivery, .. }) = self.port.given_up().remove(&token.serial())
                 && let Word::Attempt { called, ending } = word
             {
                 report.late.push(Attempt { delivery, started: Some(started), called, ending });
@@ -268,14 +253,22 @@ impl Desk {
                 continue;
             }
             self.leave_gate(now, &ended, Some(false), report);
-            self.given_up.insert(token.serial(), GivenUp { delivery: ended.delivery.clone(), abort });
-            if self.given_up.len() > self.worker.concurrency
-                && let Some((_, GivenUp { abort: Some(abort), .. })) = self.given_up.pop_first()
-            {
-                abort.abort();
-            }
+            self.keep_given_up(token, GivenUp { delivery: ended.delivery.clone(), abort });
             let ending = Ending::TimedOut { after };
             report.ended.push(Attempt { delivery: ended.delivery, started, called: true, ending });
+        }
+    }
+
+    /// Keeps a call that was given up, as many as may be in flight: the oldest that can be is stopped.
+    fn keep_given_up(&self, token: Token, given_up: GivenUp) {
+        let mut kept = self.port.given_up();
+        kept.insert(token.serial(), given_up);
+        if kept.len() > self.worker.concurrency {
+            let oldest = kept.iter().find_map(|(serial, oldest)| Some((*serial, oldest.abort.clone()?)));
+            if let Some((serial, abort)) = oldest {
+                abort.abort();
+                kept.remove(&serial);
+            }
         }
     }
 

@@ -19,7 +19,7 @@ use rustc_hash::FxHashMap;
 use super::super::CallLog;
 use super::state::Claim;
 use crate::id::Seq;
-use crate::post::Claimed;
+use crate::post::{Called, Claimed};
 
 /// A log that is longer is written anew with the open calls only.
 const LONG: u64 = 8 << 20;
@@ -89,7 +89,12 @@ impl Calls {
     /// What is to be said of the claim of an earlier process.
     pub fn judge(&self, seq: Seq, Claim { attempt, generation }: Claim) -> Claimed {
         let is_complete = self.complete_from.is_some_and(|from| generation >= from);
-        Claimed { attempt, called: !is_complete || self.earlier.get(&seq) == Some(&attempt) }
+        let called = match self.earlier.get(&seq) == Some(&attempt) {
+            _ if !is_complete => Called::Unknown,
+            true => Called::Yes,
+            false => Called::No,
+        };
+        Claimed { attempt, called }
     }
 
     /// Takes in that claims were closed, which is durable.
@@ -305,7 +310,7 @@ mod tests {
     const BOOT: Option<&str> = Some("this boot\n");
 
     fn called(calls: &Calls, seq: u64, attempt: u32, generation: u32) -> bool {
-        calls.judge(Seq(seq), Claim { attempt, generation }).called
+        calls.judge(Seq(seq), Claim { attempt, generation }).called != Called::No
     }
 
     /// A directory in which a process whose claims began with generation 5 has called posts 1 and 2, and died.

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use tempfile::TempDir;
 
 use super::*;
-use crate::post::{Body, Claimed, Doubt, Noted, Notes, Outcome, Post, Receipt, Record, Shelf, Stored};
+use crate::post::{Body, Called, Claimed, Doubt, Noted, Notes, Outcome, Post, Receipt, Record, Shelf, Stored};
 
 const DAY: i64 = 86_400_000;
 const NOON: i64 = 20_000 * DAY + DAY / 2;
@@ -554,7 +554,7 @@ fn died_in_mid_flight() -> TempDir {
 fn claims(path: &Path) -> (usize, usize) {
     let posts = load(&mut open(path, TINY).unwrap()).unwrap();
     let claims: Vec<Claimed> = posts.into_iter().filter_map(|stored| stored.claimed).collect();
-    (claims.len(), claims.iter().filter(|claim| claim.called).count())
+    (claims.len(), claims.iter().filter(|claim| claim.called != Called::No).count())
 }
 
 #[cfg(target_os = "linux")]

@@ -1,0 +1,366 @@
+use super::tests::{Rig, given};
+use super::*;
+use crate::gate::Rules;
+use crate::id::State;
+use crate::post::{BroadcastError, Ending, Post, Prepared, Receipt, Reconciled, Shelf};
+use crate::quota::RateLimit;
+
+fn attempt(delivery: &Delivery, called: bool, ending: Ending) -> Attempt {
+    Attempt { delivery: delivery.clone(), started: None, called, ending }
+}
+fn ended(rig: &mut Rig, delivery: &Delivery, called: bool, ending: Ending) {
+    rig.report(Report { ended: vec![attempt(delivery, called, ending)], ..Report::default() });
+    rig.work();
+}
+fn late(rig: &mut Rig, delivery: &Delivery, ending: Ending) {
+    rig.report(Report { late: vec![attempt(delivery, true, ending)], ..Report::default() });
+}
+fn timeout() -> Ending {
+    Ending::TimedOut { after: Duration::from_secs(60) }
+}
+fn amo() -> Post {
+    Post::new("p", "x").guarantee(Guarantee::AtMostOnce)
+}
+fn hold(rig: &mut Rig, reason: Option<&str>) -> crate::reply::Reply<()> {
+    let reason = reason.map(str::to_owned);
+    rig.ask(|promise| Command::Hold { place: 0, profile: "a".into(), reason, promise })
+}
+
+#[test]
+fn a_crash_during_a_release_strands_no_post() {
+    for steps in 0..8 {
+        let mut rig = Rig::new();
+        drop(hold(&mut rig, Some("x")));
+        rig.work();
+        let id = rig.stored(0, &Post::new("p", "x").profile("a"));
+        assert_eq!(rig.status(id).unwrap().state(), State::Held);
+        drop(hold(&mut rig, None));
+        for _ in 0..steps {
+            rig.answer_one();
+        }
+        let mut rig = rig.restart(1_000, |_| {});
+        // If the release had not become durable, it is asked for again.
+        let reply = hold(&mut rig, None);
+        rig.work();
+        assert!(given(reply).unwrap().is_ok());
+        rig.pass(1);
+        rig.work();
+        assert_eq!(rig.delivered.len(), 1, "{steps} steps: {:?}", rig.status(id).unwrap().state());
+    }
+}
+
+#[test]
+fn a_post_on_its_way_to_the_shelf_comes_back_when_its_profile_is_released() {
+    let mut rig = Rig::new();
+    let id = rig.stored(10_000, &Post::new("p", "x").profile("a"));
+    drop(hold(&mut rig, Some("x")));
+    rig.work();
+    // two commits of others are under way
+    drop(rig.schedule(60_000));
+    drop(rig.schedule(60_000));
+    rig.pass(8_001); // becomes due: shelved, its commit waits
+    let reply = hold(&mut rig, None);
+    rig.work();
+    assert!(given(reply).unwrap().is_ok());
+    rig.pass(3_600_000);
+    rig.work();
+    let state = rig.status(id).unwrap().state();
+    assert!(rig.delivered.iter().any(|d| d.id() == id), "stuck: {state:?}");
+}
+
+#[test]
+fn a_late_error_changes_nothing_about_a_post_on_its_way_to_a_shelf() {
+    let mut rig = Rig::new();
+    let id = rig.stored(0, &amo());
+    let hangs = rig.call();
+    rig.end(&hangs, timeout());
+    rig.work();
+    rig.pass(10_000);
+    rig.work();
+    let asked = rig.call();
+    rig.report(Report {
+        ended: vec![attempt(&asked, false, Ending::Reconciled(Reconciled::Unknown))],
+        ..Report::default()
+    });
+    // the move to the shelf is on its way
+    late(&mut rig, &hangs, Ending::Answered(Err(BroadcastError::unknown("reset"))));
+    assert!(rig.engine.slot(id.seq()).is_some(), "forgotten while its move is under way");
+}
+
+#[test]
+fn a_late_receipt_counts_also_when_the_doubt_had_been_settled_otherwise() {
+    let mut rig = Rig::new();
+    let id = rig.stored(0, &amo());
+    let hangs = rig.call();
+    rig.end(&hangs, timeout());
+    rig.work();
+    rig.pass(10_000);
+    rig.work();
+    let asked = rig.call();
+    asked.facts().stage.clear_doubt();
+    rig.answer(&asked, Err(BroadcastError::transient("503")));
+    late(&mut rig, &hangs, Ending::Answered(Ok(Receipt::new("u"))));
+    rig.work();
+    let outcome = rig.status(id).unwrap().outcome().cloned();
+    rig.pass(60_000);
+    rig.work();
+    assert_eq!(rig.delivered.len(), 0, "sent again although its receipt came: {outcome:?}");
+}
+
+#[test]
+fn a_limited_pool_waits_for_the_counting_at_the_start_and_for_no_later_load() {
+    let mut rig = Rig::with(|pool| {
+        pool.gate =
+            Gate::new("p", Rules { pool: vec![RateLimit::rolling(1000, Duration::from_secs(1))], ..Rules::default() });
+        pool.is_limited = true;
+    });
+    rig.stored(16_000, &Post::new("p", "x"));
+    rig.pass(14_500);
+    rig.work();
+    // claimed by now
+    rig.pass(1_499);
+    while rig.asked.iter().all(|e| !matches!(e, Effect::Load { .. })) && rig.now.wall.millis() < 1_900_000_015_999 {
+        rig.work();
+        rig.pass(1);
+    }
+    rig.pass(10);
+    assert_eq!(rig.delivered.len(), 1, "held up by a load");
+}
+
+#[test]
+fn checkpoints_are_taken_out_of_the_memory_account_again() {
+    let mut rig = Rig::new();
+    rig.stored(50_000, &Post::new("p", vec![0; 60_000]));
+    let before = rig.engine.sites[0].window.bytes;
+    for _ in 0..3 {
+        rig.stored(0, &amo());
+        let delivery = rig.call();
+        let (promise, _reply) = Promise::new();
+        rig.report(Report {
+            checkpoints: vec![(delivery.clone(), vec![0; 15_000].into(), promise)],
+            ..Report::default()
+        });
+        rig.work();
+        rig.answer(&delivery, Ok("u"));
+    }
+    assert_eq!(rig.engine.sites[0].window.bytes, before);
+}
+
+fn preparing(pool: &mut PoolSettings) {
+    pool.prepare = Some(PrepareSettings {
+        shard: 1,
+        lead: Duration::from_secs(30),
+        retry: RetryPolicy::exponential(Duration::from_secs(5)),
+        or_fail: false,
+    });
+}
+fn prepared(rig: &mut Rig, delivery: &Delivery, result: std::result::Result<Prepared, BroadcastError>) {
+    rig.report(Report { prepared: vec![(delivery.clone(), result)], ..Report::default() });
+    rig.work();
+}
+
+#[test]
+fn what_was_prepared_is_taken_out_of_the_memory_account_again() {
+    let mut rig = Rig::with(preparing);
+    rig.stored(40_000, &Post::new("p", "x"));
+    rig.pass(10_000);
+    rig.work();
+    let d = rig.call();
+    prepared(&mut rig, &d, Ok(Prepared::new(vec![0; 9_000]).valid_for(Duration::from_secs(12))));
+    for _ in 0..40 {
+        rig.pass(1_000);
+        rig.work();
+        while let Some(d) = rig.delivered.pop() {
+            d.facts().stage.call();
+            match d.facts().task {
+                Task::Prepare => prepared(&mut rig, &d, Err(BroadcastError::permanent("no"))),
+                Task::Broadcast => rig.answer(&d, Ok("u")),
+                Task::Discard => {}
+            }
+        }
+    }
+    assert_eq!(rig.engine.posts.len(), 0);
+    assert_eq!(rig.engine.sites[0].window.bytes, 0);
+}
+
+#[test]
+fn the_next_part_does_not_get_what_was_prepared_for_the_first() {
+    let mut rig = Rig::with(preparing);
+    rig.stored(40_000, &Post::new("p", "one").then("two"));
+    rig.pass(10_000);
+    rig.work();
+    let d = rig.call();
+    assert_eq!(d.payload(), b"one");
+    prepared(&mut rig, &d, Ok(Prepared::new("media of one")));
+    rig.pass(30_000);
+    rig.work();
+    let one = rig.call();
+    rig.answer(&one, Ok("u"));
+    let two = rig.call();
+    assert_eq!(two.payload(), b"two");
+    assert_eq!(two.prepared(), None);
+}
+
+#[test]
+fn a_doubt_that_cannot_be_settled_is_not_asked_about_in_a_loop() {
+    let mut rig = Rig::new();
+    rig.stored(0, &amo());
+    let mut d = rig.call();
+    let mut at_once = 0;
+    for _ in 0..30 {
+        ended(&mut rig, &d, true, Ending::Panicked { message: "reconcile".into() });
+        rig.pass(1);
+        rig.work();
+        if rig.delivered.is_empty() {
+            rig.pass(1_000_000);
+            rig.work();
+        } else {
+            at_once += 1;
+        }
+        d = rig.call();
+    }
+    assert!(at_once < 3, "{at_once} at once, attempt {}", d.attempt());
+}
+
+#[test]
+fn of_two_deadlines_the_earlier_one_holds() {
+    let due = Timestamp::from_millis(1_900_000_000_000);
+    let body = crate::post::Body::encode(
+        &Post::new("p", "x")
+            .expires_after(Duration::from_secs(3_600))
+            .not_later_than(due.after(Duration::from_secs(5)).to_datetime()),
+    );
+    assert_eq!(body.deadline(due), Some(due.after(Duration::from_secs(5))));
+}
+
+#[test]
+fn listings_are_bounded() {
+    let mut rig = Rig::new();
+    let mut replies = Vec::new();
+    while rig.engine.takes_commands() && replies.len() < 40_000 {
+        replies.push(rig.ask(|promise| Command::List { place: 0, shelf: Shelf::Dead, after: None, promise }));
+    }
+    assert!(rig.asked.len() <= limits::REQUESTS, "{} requests of at most {}", rig.asked.len(), limits::REQUESTS);
+}
+
+#[test]
+fn late_posts_in_order_are_spread_too() {
+    let mut rig = Rig::new();
+    for _ in 0..5 {
+        rig.stored(10_000, &Post::new("p", "x").profile("a").in_order());
+    }
+    let mut rig =
+        rig.restart(3_600_000, |pool| pool.catch_up = CatchUp::at_once().spread_over(Duration::from_secs(600)));
+    let mut sent = 0;
+    for _ in 0..10 {
+        while let Some(d) = rig.delivered.pop() {
+            d.facts().stage.call();
+            rig.answer(&d, Ok("u"));
+            sent += 1;
+        }
+    }
+    assert!(sent < 3, "{sent} of 5 at once");
+}
+
+#[test]
+fn a_post_that_was_held_when_it_was_to_be_prepared_is_prepared_after_the_release() {
+    let mut rig = Rig::with(preparing);
+    rig.stored(40_000, &Post::new("p", "x").profile("a"));
+    drop(hold(&mut rig, Some("x")));
+    rig.work();
+    rig.pass(10_000);
+    rig.work();
+    drop(hold(&mut rig, None));
+    rig.work();
+    rig.pass(10_000);
+    rig.work();
+    assert_eq!(rig.delivered.len(), 1, "never prepared");
+}
+
+#[test]
+fn a_post_that_waits_to_be_prepared_is_not_late_for_it() {
+    let mut rig = Rig::with(preparing);
+    rig.stored(40_000, &Post::new("p", "x"));
+    rig.pass(10_000);
+    rig.work();
+    let waits = rig.delivered.pop().unwrap(); // stands in the queue behind other uploads
+    assert!(waits.facts().stage.is_waiting());
+    rig.pass(60_000);
+    rig.work();
+    assert!(!rig.delivered.is_empty(), "30 s late and not sent");
+}
+#[test]
+fn a_question_that_is_not_authorised_holds_the_profile() {
+    let mut rig = Rig::new();
+    rig.stored(0, &amo().profile("a"));
+    let d = rig.call();
+    rig.end(&d, timeout());
+    rig.work();
+    rig.pass(10_000);
+    rig.work();
+    let d = rig.call();
+    ended(&mut rig, &d, false, Ending::Unreconciled(BroadcastError::unauthorized("401")));
+    assert!(rig.engine.sites[0].held.contains_key("a"));
+}
+
+#[test]
+fn a_late_post_that_is_given_another_due_keeps_to_it() {
+    let mut rig = Rig::with(|pool| pool.catch_up = CatchUp::at_once().spread_over(Duration::from_secs(10)));
+    let reply = rig.ask(|promise| Command::Pause { place: 0, paused: true, promise });
+    rig.work();
+    drop(reply);
+    let id = rig.stored(1_000, &Post::new("p", "x"));
+    rig.pass(10_000);
+    rig.work();
+    while rig.asked.iter().all(|e| !matches!(e, Effect::Load { .. })) {
+        rig.work();
+        rig.pass(100);
+    }
+    let _r = rig.ask(|promise| Command::Pause { place: 0, paused: false, promise });
+    assert_eq!(rig.engine.sites[0].late.len(), 1);
+    let due = Timestamp::from_millis(rig.now.wall.millis() + 30_000);
+    let reply = rig.wish(id, Wish::Reschedule(due));
+    rig.work();
+    assert!(given(reply).unwrap().is_ok());
+    for _ in 0..12 {
+        rig.pass(1_000);
+        rig.work();
+    }
+    assert!(rig.delivered.is_empty(), "went out early");
+}
+
+#[test]
+fn a_release_keeps_the_order_of_due_over_all_pages() {
+    let mut rig = Rig::new();
+    rig.engine.settings.memory = 1 << 30;
+    drop(hold(&mut rig, Some("x")));
+    rig.work();
+    let b = rig.stored(2_000, &Post::new("p", vec![0; 60_000]).profile("a").in_order());
+    for _ in 0..400 {
+        rig.stored(1_900, &Post::new("p", vec![0; 60_000]).profile("a"));
+    }
+    let a = rig.stored(1_000, &Post::new("p", "a").profile("a").in_order());
+    rig.pass(3_000);
+    rig.work();
+    assert_eq!(rig.status(a).unwrap().state(), State::Held);
+    drop(hold(&mut rig, None));
+    rig.work();
+    let order: Vec<_> = rig.delivered.iter().map(|d| d.id()).filter(|id| *id == a || *id == b).collect();
+    assert_eq!(order.first(), Some(&a), "the later one went first, of {}", rig.delivered.len());
+}
+
+#[test]
+fn what_was_called_is_in_doubt_whatever_the_clock_does_afterwards() {
+    let mut rig = Rig::new();
+    rig.stored(10_000, &amo());
+    rig.pass(8_000);
+    rig.work();
+    rig.pass(2_000);
+    rig.call();
+    rig.now.wall = rig.now.wall.before(Duration::from_millis(1_000));
+    let mut rig = rig.restart(500, |_| {});
+    rig.pass(600);
+    rig.work();
+    let d = rig.call();
+    assert_eq!(d.facts().doubt(), Doubt::Open, "a silent repeat");
+}
