@@ -543,6 +543,65 @@ fn posts_in_order_go_one_at_a_time_and_wait_for_the_retry_of_the_one_before() {
     assert_eq!(rig.call().id(), second);
 }
 
+proptest! {
+    /// Whatever the broadcaster answers and whenever the process dies: when a post in order is called, none before it in
+    /// its profile is left, and none of the profile is in flight; and all come to an end.
+    #[test]
+    fn order_is_kept_over_failures_and_restarts(
+        dues in proptest::collection::vec((0i64..20_000, 0usize..2), 2..12),
+        answers in proptest::collection::vec((0u8..6, 0u64..15_000), 1..60),
+    ) {
+        let mut rig = Rig::new();
+        let mut left = std::collections::BTreeMap::new();
+        for (due, profile) in dues {
+            let id = rig.stored(due, &Post::new("p", "x").profile(["a", "b"][profile]).in_order());
+            left.insert((profile, due, id), ());
+        }
+        let mut flying: Vec<Delivery> = Vec::new();
+        for step in 0..2_000 {
+            if left.is_empty() {
+                break;
+            }
+            for delivery in std::mem::take(&mut rig.delivered) {
+                prop_assert!(delivery.facts().stage.call());
+                let own = |id: PostId| left.keys().find(|(.., other)| *other == id).copied();
+                let (profile, ..) = own(delivery.id()).unwrap();
+                let first = left.keys().find(|(other, ..)| *other == profile).unwrap();
+                prop_assert_eq!(first.2, delivery.id(), "an earlier one is left");
+                prop_assert!(flying.iter().all(|other| own(other.id()).is_none_or(|(other, ..)| other != profile)));
+                if let Some(log) = &rig.log {
+                    log.calling(&[(delivery.id().seq(), delivery.facts().claim)]);
+                }
+                flying.push(delivery);
+            }
+            // After what was drawn everything goes well.
+            let (answer, pause) = answers.get(step).copied().unwrap_or((0, 15_000));
+            let ending = |answer| match answer {
+                1 => Ending::Answered(Err(BroadcastError::transient("503").retry_after(Duration::from_secs(20)))),
+                2 => Ending::Answered(Err(BroadcastError::throttled("429").retry_after(Duration::from_secs(9)))),
+                3 => Ending::Answered(Err(BroadcastError::permanent("gone"))),
+                4 => timeout(),
+                _ => Ending::Answered(Ok(Receipt::default())),
+            };
+            if answer == 5 {
+                flying.clear();
+                rig = rig.restart(pause, |_| {});
+                continue;
+            }
+            if let Some(delivery) = flying.pop() {
+                rig.end(&delivery, ending(answer));
+                rig.work();
+                let id = delivery.id();
+                let is_over = rig.status(id).is_some_and(|status| status.state().is_final());
+                left.retain(|(.., other), ()| *other != id || !is_over);
+            }
+            rig.pass(pause);
+            rig.work();
+        }
+        prop_assert!(left.is_empty(), "{:?} are left", left);
+    }
+}
+
 #[test]
 fn a_thread_goes_out_part_by_part_with_the_receipts_and_a_restart_goes_on_at_the_right_part() {
     let mut rig = Rig::new();

@@ -120,8 +120,9 @@ impl Builder {
 
     /// Checks everything, opens what the store holds and starts.
     ///
-    /// Posts that fell due while nobody ran go out at once. Posts that were in flight when the last process died
-    /// are delivered again, marked as possible repeats.
+    /// Posts that fell due while nobody ran go out as their pool's [`CatchUp`](crate::CatchUp) policy says. Posts whose
+    /// broadcaster was being called when the last process died are in doubt: the broadcaster is asked about them, and then
+    /// their [`Guarantee`](crate::Guarantee) decides.
     ///
     /// # Errors
     /// [`Error::NoPools`], [`Error::DuplicatePool`], [`Error::InvalidName`] and [`Error::InvalidSetting`] for the
