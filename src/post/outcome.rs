@@ -171,7 +171,7 @@ impl BroadcastError {
         self
     }
 
-    /// When the next attempt may be made. An instant in the past means now (after a throttle or a snooze, in 100 ms); at
+    /// When the next attempt may be made. An instant in the past means now (after a throttle, in 100 ms); at
     /// most 7 days ahead.
     #[must_use]
     pub fn retry_at<Z: TimeZone>(mut self, at: DateTime<Z>) -> Self {
@@ -327,7 +327,9 @@ impl Ending {
                     },
                     Failure::Throttled(_) | Failure::Snoozed => {
                         let at = again.unwrap_or_else(|| now.after(limits::THROTTLE).ceil_millis());
-                        let at = at.max(now.after(limits::THROTTLE_LEAST).ceil_millis());
+                        let is_throttled = matches!(failure, Failure::Throttled(_));
+                        let least = if is_throttled { limits::THROTTLE_LEAST } else { Duration::ZERO };
+                        let at = at.max(now.after(least).ceil_millis());
                         terms.retry_at(at, reason, false)
                     }
                 }
