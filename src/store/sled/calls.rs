@@ -3,7 +3,7 @@
 //!
 //! ```text
 //! <path>/calls   header | frame*
-//! header  "punctual calls\n" | generation u32 LE: all calls of claims since then are in here | crc32 u32 LE
+//! header  "punctual calls\n" | commit u64 LE: all calls of claims since then are in here | crc32 u32 LE
 //!         of the boot's id and all that
 //! frame   kind u8 (1 called, 2 taken back) | entries u32 LE | (seq u64 LE, attempt u32 LE)*
 //!         | crc32 u32 LE of the crc before and all that
@@ -41,9 +41,9 @@ pub fn boot() -> Option<String> {
 /// What is known of calls: by earlier processes, for claims that may still be open, and by this one.
 #[derive(Debug)]
 pub struct Calls {
-    /// Calls of earlier processes; of every claim since the generation `complete_from` that has begun, if that is so.
+    /// Calls of earlier processes; of every claim since the commit `complete_from` that has begun, if that is so.
     earlier: FxHashMap<Seq, u32>,
-    complete_from: Option<u32>,
+    complete_from: Option<u64>,
     /// Earlier calls whose claims may be closed already.
     unchecked: Vec<Seq>,
     log: Arc<Log>,
@@ -59,16 +59,16 @@ pub enum Closed {
 }
 
 impl Calls {
-    /// Takes over what earlier processes have left in this directory, and begins a log for claims of this generation
-    /// and later ones.
-    pub fn open(folder: &Path, boot: Option<&str>, generation: u32) -> io::Result<Self> {
+    /// Takes over what earlier processes have left in this directory, and begins a log for claims of this commit and
+    /// later ones.
+    pub fn open(folder: &Path, boot: Option<&str>, commit: u64) -> io::Result<Self> {
         let found = boot.and_then(|boot| read(&fs::read(folder.join(LOG)).ok()?, boot));
         let complete_from = found.as_ref().map(|(from, _)| *from);
         let earlier = found.map(|(_, called)| called).unwrap_or_default();
         let mut unchecked: Vec<Seq> = earlier.keys().copied().collect();
         unchecked.sort_unstable();
         let writer = match boot {
-            Some(boot) => Writer::create(folder, boot, complete_from.unwrap_or(generation), &earlier).ok(),
+            Some(boot) => Writer::create(folder, boot, complete_from.unwrap_or(commit), &earlier).ok(),
             None => None,
         };
         if writer.is_none() {
@@ -87,8 +87,8 @@ impl Calls {
     }
 
     /// What is to be said of the claim of an earlier process.
-    pub fn judge(&self, seq: Seq, Claim { attempt, generation }: Claim) -> Claimed {
-        let is_complete = self.complete_from.is_some_and(|from| generation >= from);
+    pub fn judge(&self, seq: Seq, Claim { attempt, commit }: Claim) -> Claimed {
+        let is_complete = self.complete_from.is_some_and(|from| commit >= from);
         let called = match self.earlier.get(&seq) == Some(&attempt) {
             _ if !is_complete => Called::Unknown,
             true => Called::Yes,
@@ -154,7 +154,7 @@ impl Calls {
         };
         let called: FxHashMap<Seq, u32> =
             self.earlier.iter().chain(called.iter()).map(|(seq, attempt)| (*seq, *attempt)).collect();
-        if let Ok(anew) = Writer::create(&self.log.folder, &writer.boot, writer.generation, &called) {
+        if let Ok(anew) = Writer::create(&self.log.folder, &writer.boot, writer.complete_from, &called) {
             *writer = anew;
         }
     }
@@ -212,7 +212,7 @@ impl CallLog for Log {
 struct Writer {
     file: File,
     boot: String,
-    generation: u32,
+    complete_from: u64,
     crc: u32,
     bytes: u64,
     buffer: Vec<u8>,
@@ -220,9 +220,9 @@ struct Writer {
 
 impl Writer {
     /// A log with these calls in it, in the place of the one that is there.
-    fn create(folder: &Path, boot: &str, generation: u32, called: &FxHashMap<Seq, u32>) -> io::Result<Self> {
+    fn create(folder: &Path, boot: &str, complete_from: u64, called: &FxHashMap<Seq, u32>) -> io::Result<Self> {
         let new = folder.join(NEW_LOG);
-        let written = Self::begin(&new, boot, generation, called);
+        let written = Self::begin(&new, boot, complete_from, called);
         let renamed = written.and_then(|writer| fs::rename(&new, folder.join(LOG)).map(|()| writer));
         if renamed.is_err() {
             // It is of no use; the next one takes its place if it stays.
@@ -231,12 +231,12 @@ impl Writer {
         renamed
     }
 
-    fn begin(path: &Path, boot: &str, generation: u32, called: &FxHashMap<Seq, u32>) -> io::Result<Self> {
+    fn begin(path: &Path, boot: &str, complete_from: u64, called: &FxHashMap<Seq, u32>) -> io::Result<Self> {
         let mut file = File::create(path)?;
-        let (header, crc) = header(generation, boot);
+        let (header, crc) = header(complete_from, boot);
         file.write_all(&header)?;
         let (boot, bytes) = (boot.to_owned(), header.len() as u64);
-        let mut writer = Self { file, boot, generation, crc, bytes, buffer: header };
+        let mut writer = Self { file, boot, complete_from, crc, bytes, buffer: header };
         let called: Vec<(Seq, u32)> = called.iter().map(|(seq, attempt)| (*seq, *attempt)).collect();
         writer.write(CALLED, &called)?;
         Ok(writer)
@@ -259,8 +259,8 @@ impl Writer {
 }
 
 /// The header, and its checksum.
-fn header(generation: u32, boot: &str) -> (Vec<u8>, u32) {
-    let mut header = [MAGIC, &generation.to_le_bytes()].concat();
+fn header(complete_from: u64, boot: &str) -> (Vec<u8>, u32) {
+    let mut header = [MAGIC, &complete_from.to_le_bytes()].concat();
     let crc = crc(0, &[boot.as_bytes(), &header]);
     header.extend_from_slice(&crc.to_le_bytes());
     (header, crc)
@@ -273,10 +273,10 @@ fn crc(before: u32, pieces: &[&[u8]]) -> u32 {
     hasher.finalize()
 }
 
-/// What a log of this boot says, if it is one and whole: the generation from which it is complete, and the calls.
-fn read(bytes: &[u8], boot: &str) -> Option<(u32, FxHashMap<Seq, u32>)> {
-    let generation = u32::from_le_bytes(*bytes.strip_prefix(MAGIC)?.first_chunk()?);
-    let (header, mut last) = header(generation, boot);
+/// What a log of this boot says, if it is one and whole: the commit from which it is complete, and the calls.
+fn read(bytes: &[u8], boot: &str) -> Option<(u64, FxHashMap<Seq, u32>)> {
+    let complete_from = u64::from_le_bytes(*bytes.strip_prefix(MAGIC)?.first_chunk()?);
+    let (header, mut last) = header(complete_from, boot);
     let mut rest = bytes.strip_prefix(&header[..])?;
     let mut called = FxHashMap::default();
     while !rest.is_empty() {
@@ -293,7 +293,7 @@ fn read(bytes: &[u8], boot: &str) -> Option<(u32, FxHashMap<Seq, u32>)> {
             }
         }
     }
-    Some((generation, called))
+    Some((complete_from, called))
 }
 
 fn remove(path: &Path) -> io::Result<()> {
@@ -309,11 +309,11 @@ mod tests {
 
     const BOOT: Option<&str> = Some("this boot\n");
 
-    fn called(calls: &Calls, seq: u64, attempt: u32, generation: u32) -> bool {
-        calls.judge(Seq(seq), Claim { attempt, generation }).called != Called::No
+    fn called(calls: &Calls, seq: u64, attempt: u32, commit: u64) -> bool {
+        calls.judge(Seq(seq), Claim { attempt, commit }).called != Called::No
     }
 
-    /// A directory in which a process whose claims began with generation 5 has called posts 1 and 2, and died.
+    /// A directory in which a process whose claims began with commit 5 has called posts 1 and 2, and died.
     fn left() -> tempfile::TempDir {
         let folder = tempfile::tempdir().unwrap();
         let mut calls = Calls::open(folder.path(), BOOT, 5).unwrap();

@@ -62,8 +62,8 @@ pub struct Core {
     pub(super) frozen: VecDeque<Arc<Frozen>>,
     pub(super) tallies: Tallies,
     pub(super) days: Days,
-    /// Claims of this generation and later ones are this process's own.
-    pub(super) own_from: u32,
+    /// Claims of this commit and later ones are this process's own.
+    pub(super) own_from: u64,
     /// One for each pool, and one for what the pool has on shelves.
     pub(super) bookmarks: FxHashMap<(PoolId, bool), Bookmark>,
     pub(super) pools: Vec<String>,

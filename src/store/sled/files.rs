@@ -18,7 +18,7 @@ use crate::error::StoreError;
 use super::disk;
 
 /// The version of the format that is written and read.
-pub const FORMAT: u32 = 2;
+pub const FORMAT: u32 = 3;
 /// A log up to this size is read whole before sled opens it.
 const READ_WHOLE: u64 = 256 << 20;
 /// sled's segments, and the pages at both ends of each that are read of a longer log.

@@ -105,11 +105,6 @@ impl Memtable {
         table
     }
 
-    /// Whether a claim is open in it, as far as it knows.
-    pub fn has_claims(&self) -> bool {
-        self.marks.values().any(|mark| matches!(mark.what, What::Claimed { .. }))
-    }
-
     /// The version that it holds of this post.
     pub fn get(&self, seq: Seq) -> Option<&Record> {
         // An older post is here only if it moved, which few do.
@@ -122,11 +117,11 @@ impl Memtable {
         self.get(home.seq).filter(|record| record.home() == home)
     }
 
-    /// Records a change.
+    /// Records a change of the commit after the last one.
     pub fn apply(&mut self, now: Timestamp, entry: Entry) {
         match entry {
             Entry::Post(record) => self.put(record),
-            Entry::Claim { home, attempt } => self.mark(home, What::Claimed { attempt }),
+            Entry::Claim { home, attempt } => self.mark(home, What::Claimed { attempt, commit: self.commit + 1 }),
             Entry::Release { home } => self.mark(home, What::Released),
             Entry::Settle { home, attempts, outcome } => self.mark(home, What::settled(attempts, now, outcome)),
             Entry::Move { from, to } => {
@@ -185,7 +180,7 @@ impl Memtable {
     }
 
     /// Tells what became of posts at homes in this day.
-    pub fn tell(&self, day: u32, own_from: u32, state: &mut DayState) {
+    pub fn tell(&self, day: u32, own_from: u64, state: &mut DayState) {
         if !self.days.contains(&day) {
             return;
         }
@@ -209,14 +204,14 @@ impl Memtable {
         moved: Option<&Home>,
         mark: Option<&Mark>,
         day: u32,
-        own_from: u32,
+        own_from: u64,
         state: &mut DayState,
     ) {
         if moved.is_some_and(|from| state::day(from.at) == day) {
             state.leave(seq, self.generation);
         }
         if let Some(mark) = mark.filter(|mark| mark.day == day) {
-            state.take_mark(seq, self.generation, &mark.what, own_from);
+            state.take_mark(seq, &mark.what, own_from);
         }
     }
 

@@ -93,17 +93,15 @@ fn rebuild(folder: Folder, disk: Arc<Disk>, sizes: Sizes) -> Result<Core, StoreE
     let (catalog, key_catalog) = catalogs(tables);
 
     let mut unsorted = replay(&disk, through, sizes, &mut tallies)?;
-    // Claims of this process and of earlier ones never meet in one generation.
-    let is_reusable = unsorted.back().is_some_and(|(table, _)| !table.has_claims());
-    let reusable = if is_reusable { unsorted.pop_back() } else { None };
-    let (current, journal) = match reusable {
+    // The last generation goes on: how many there are must not depend on how often a process began.
+    let (current, journal) = match unsorted.pop_back() {
         Some(last) => last,
         None => {
-            let through = unsorted.back().map_or(through, |(table, _)| table.through());
             let generation = through.generation + 1;
             (Memtable::starting(generation, through), Journal::open(&disk, generation, sizes.block_bytes)?)
         }
     };
+    let own_from = current.commit + 1;
     let mut witness = folder.witness()?;
     let witnessed = witness.last().map_err(|error| disk.io_error("read the witness of", error))?;
     if current.commit < witnessed {
@@ -112,7 +110,7 @@ fn rebuild(folder: Folder, disk: Arc<Disk>, sizes: Sizes) -> Result<Core, StoreE
 
     let remembered = Remembered::open(&disk)?;
     remembered.clean(&disk, &spans, through.generation)?;
-    let calls = Calls::open(disk.path(), calls::boot().as_deref(), current.generation);
+    let calls = Calls::open(disk.path(), calls::boot().as_deref(), own_from);
     let calls = calls.map_err(|error| disk.io_error("begin the call log of", error))?;
 
     let mut sorter = Sorter::start(Arc::clone(&disk), sizes, parts)?;
@@ -135,7 +133,7 @@ fn rebuild(folder: Folder, disk: Arc<Disk>, sizes: Sizes) -> Result<Core, StoreE
         frozen: VecDeque::new(),
         tallies,
         days: Days::default(),
-        own_from: current.generation,
+        own_from,
         bookmarks: Default::default(),
         pools: meta.pools(&disk)?,
         commit: current.commit,

@@ -1,7 +1,7 @@
 //! What became of posts after they were written: marks, their runs, and what they say of one day.
 //!
 //! ```text
-//! entry  at 0, seq | tag u8: 0 moved | 1 released | 2, attempt varint: claimed
+//! entry  at 0, seq | tag u8: 0 moved | 1 released | 2, attempt varint, commit varint: claimed
 //!                          | 3, now i64, attempts varint, outcome: settled
 //! ```
 
@@ -42,7 +42,7 @@ pub struct Mark {
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum What {
     Released,
-    Claimed { attempt: u32 },
+    Claimed { attempt: u32, commit: u64 },
     Settled { attempts: u32, now: Timestamp, outcome: Option<Box<Outcome>> },
 }
 
@@ -52,11 +52,11 @@ impl Mark {
     }
 }
 
-/// A claim of an earlier process, and the generation in which it was made.
+/// A claim of an earlier process, and the commit that made it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Claim {
     pub attempt: u32,
-    pub generation: u32,
+    pub commit: u64,
 }
 
 /// How a post ended.
@@ -113,9 +113,10 @@ pub fn put_moved(out: &mut Vec<u8>) {
 pub fn put_mark(out: &mut Vec<u8>, what: &What) {
     match what {
         What::Released => out.push(1),
-        What::Claimed { attempt } => {
+        What::Claimed { attempt, commit } => {
             out.push(2);
             codec::put_varint(out, (*attempt).into());
+            codec::put_varint(out, *commit);
         }
         What::Settled { attempts, now, outcome } => {
             out.push(3);
@@ -134,7 +135,7 @@ pub fn read_entry(content: &Bytes) -> Option<StateEntry> {
     Some(match reader.u8()? {
         0 => StateEntry::Moved,
         1 => StateEntry::Marked(What::Released),
-        2 => StateEntry::Marked(What::Claimed { attempt: reader.number()? }),
+        2 => StateEntry::Marked(What::Claimed { attempt: reader.number()?, commit: reader.varint()? }),
         3 => {
             let (now, attempts) = (Timestamp::from_micros(reader.i64()?), reader.number()?);
             StateEntry::Marked(What::settled(attempts, now, codec::read_outcome(&mut reader)?))
@@ -206,19 +207,19 @@ impl DayState {
         }
     }
 
-    /// Takes in an entry of this generation; generations come in order. Claims of generations from `own_from` on
-    /// are this process's own.
-    pub fn take_in(&mut self, seq: Seq, generation: u32, entry: &StateEntry, own_from: u32) {
+    /// Takes in an entry of this generation; generations come in order. Claims of commits from `own_from` on are
+    /// this process's own.
+    pub fn take_in(&mut self, seq: Seq, generation: u32, entry: &StateEntry, own_from: u64) {
         match entry {
             StateEntry::Moved => self.leave(seq, generation),
-            StateEntry::Marked(what) => self.take_mark(seq, generation, what, own_from),
+            StateEntry::Marked(what) => self.take_mark(seq, what, own_from),
         }
     }
 
-    pub fn take_mark(&mut self, seq: Seq, generation: u32, what: &What, own_from: u32) {
+    pub fn take_mark(&mut self, seq: Seq, what: &What, own_from: u64) {
         match what {
-            What::Claimed { attempt } if generation < own_from => {
-                self.claims.insert(seq, Claim { attempt: *attempt, generation });
+            What::Claimed { attempt, commit } if *commit < own_from => {
+                self.claims.insert(seq, Claim { attempt: *attempt, commit: *commit });
             }
             What::Claimed { .. } | What::Released => self.forget_claim(seq),
             What::Settled { .. } => self.settle(seq),

@@ -159,11 +159,15 @@ fn a_half_made_store_is_made_anew() {
 fn another_version_is_named_and_not_touched() {
     let folder = sample(5, TINY);
     let marker = folder.path().join("format");
-    let text = fs::read_to_string(&marker).unwrap().replace("version 2", "version 7");
+    let text = fs::read_to_string(&marker).unwrap().replace(&format!("version {}", files::FORMAT), "version 77");
     fs::write(&marker, &text).unwrap();
     let error = SledStore::open(folder.path()).unwrap_err();
-    assert!(matches!(error, StoreError::Version { found: 7, supported: 2, .. }), "{error}");
-    fs::write(&marker, text.replace("version 7", "version 2").replace("identity ", "identity 0")).unwrap();
+    assert!(matches!(error, StoreError::Version { found: 77, supported: files::FORMAT, .. }), "{error}");
+    fs::write(
+        &marker,
+        text.replace("version 77", &format!("version {}", files::FORMAT)).replace("identity ", "identity 0"),
+    )
+    .unwrap();
     assert!(matches!(SledStore::open(folder.path()), Err(StoreError::Damaged { .. })));
 }
 
@@ -368,10 +372,7 @@ fn a_journal_that_is_sorted_already_is_dropped() {
     let db = raw(folder.path());
     let journal: Vec<_> = db.open_tree("j1").unwrap().iter().map(Result::unwrap).collect();
     drop(db);
-    // The claim of the sample keeps the generation from going on, so it is sorted as soon as the store is open.
-    let mut store = open(folder.path(), TINY).unwrap();
-    wait_for_sorter(&mut store);
-    drop(store);
+    sort_closed(folder.path());
     let db = raw(folder.path());
     assert!(!db.tree_names().contains(&"j1".into()), "sorting drops the journal");
     let tree = db.open_tree("j1").unwrap();
@@ -564,6 +565,31 @@ fn a_process_that_died_leaves_in_doubt_what_it_called() {
     for _ in 0..3 {
         assert_eq!(claims(folder.path()), (20, 10));
     }
+}
+
+#[test]
+fn how_often_a_process_died_does_not_show_in_the_number_of_generations() {
+    let folder = tempfile::tempdir().unwrap();
+    let claim = |seq: u64| Change::Claim { home: record(seq, NOON).home(), attempt: 1 };
+    for process in 1..=30 {
+        let mut store = open(folder.path(), UNSORTED).unwrap();
+        let claimed = |store: &mut SledStore| -> Vec<Seq> {
+            let posts = load(store).unwrap().into_iter();
+            posts.filter(|stored| stored.claimed.is_some()).map(|stored| stored.record.seq).collect()
+        };
+        let earlier: Vec<Seq> = (1..process).map(Seq).collect();
+        assert_eq!(claimed(&mut store), earlier);
+        schedule(&mut store, &[record(process, NOON)]).unwrap();
+        // Its own post, and one that an earlier process had claimed.
+        store.commit(NOW, vec![claim(process), claim(process / 2 + 1)]).unwrap();
+        store.core.as_mut().unwrap().days.remove(state::day(record(1, NOON).at));
+        let left: Vec<Seq> = earlier.into_iter().filter(|seq| seq.0 != process / 2 + 1).collect();
+        assert_eq!(claimed(&mut store), left, "what it claims itself is nobody's else");
+        assert_eq!(store.core.as_ref().unwrap().current.generation, 1);
+    }
+    let before = all(folder.path(), UNSORTED, 31).unwrap();
+    sort_closed(folder.path());
+    assert_eq!(all(folder.path(), UNSORTED, 31).unwrap(), before);
 }
 
 #[test]
