@@ -699,6 +699,7 @@ mod tests {
                         let at = Timestamp::from_micros(now.micros() - ago);
                         quota.take(&limits, at);
                         model.starts.push(at);
+                        model.latest = model.latest.max(at.micros());
                     }
                     Op::Throttle(ahead) => {
                         let until = Timestamp::from_micros(now.micros() + ahead);

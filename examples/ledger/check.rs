@@ -137,6 +137,8 @@ struct Story {
 struct Told {
     call: Call,
     index: usize,
+    /// When it is out of time.
+    until: i64,
     /// The place in the journal where it ended, and how.
     ended: Option<(usize, Answer)>,
     /// The network was asked later, and nothing had been published.
@@ -149,9 +151,10 @@ impl Told {
         !self.is_cleared && !matches!(self.ended, Some((_, Answer::NotPublished)))
     }
 
-    /// It had been given up at that place of the journal, and was answered after it.
-    fn was_late(&self, at: usize) -> bool {
-        self.index < at && self.ended.is_some_and(|(ended, _)| ended > at)
+    /// It had been given up when another was called at that place of the journal: it was out of time, or was answered
+    /// only after that.
+    fn was_given_up(&self, (index, at): (usize, i64)) -> bool {
+        self.index < index && (self.until <= at || self.ended.is_some_and(|(ended, _)| ended > index))
     }
 }
 
@@ -159,8 +162,8 @@ impl Told {
 #[derive(Default)]
 struct Line {
     running: Vec<Called>,
-    /// The first call of each post that was not moved, by its due.
-    first: BTreeMap<(i64, PostId), usize>,
+    /// The first call of each post that was not moved, and when it was made, by its due.
+    first: BTreeMap<(i64, PostId), (usize, i64)>,
 }
 
 impl Judge {
@@ -301,7 +304,8 @@ impl Judge {
             verdict.check(*at_most_once || called.redelivery, "unmarked", say);
         }
         verdict.check(!(*at_most_once && called.redelivery), "doubtful", say);
-        story.calls.push(Told { call: called.call, index, ended: None, is_cleared: false });
+        let until = called.at + called.timeout;
+        story.calls.push(Told { call: called.call, index, until, ended: None, is_cleared: false });
 
         if let Some(name) = &called.line {
             let line = self.lines.entry(name.clone()).or_default();
@@ -317,11 +321,11 @@ impl Judge {
                 // Nobody waits for what is held in doubt, or given up; a late answer may let it go on.
                 let is_excused = |at| {
                     let told = |part| self.parts.get(&Part { id, part }).map_or(&[][..], |story| &story.calls);
-                    (0..=of.part).flat_map(told).any(|told| told.was_late(at))
+                    (0..=of.part).flat_map(told).any(|told| told.was_given_up(at))
                 };
                 let overtaker = later.find(|(_, at)| !is_excused(**at));
                 verdict.check(overtaker.is_none(), "overtaken", || format!("{called:?} by {overtaker:?}"));
-                line.first.entry((called.due, id)).or_insert(index);
+                line.first.entry((called.due, id)).or_insert((index, called.at));
             }
         }
     }

@@ -32,19 +32,17 @@ mod race_tests;
 #[cfg(test)]
 mod tests;
 
-use std::collections::{HashMap, VecDeque};
-use std::hash::BuildHasherDefault;
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use rustc_hash::FxHasher;
 use slab::Slab;
 
 use crate::catch_up::CatchUp;
 use crate::error::{Error, StoreError};
 use crate::gate::Gate;
-use crate::id::{PoolId, PostId, Seq};
+use crate::id::{PoolId, PostId, Seq, SeqMap};
 use crate::limits;
 use crate::post::{Change, Delivery, Doubt, Event, Facts, Guarantee, Noted, Outcome, Record, Stage, Task};
 use crate::reply::Promise;
@@ -59,8 +57,6 @@ pub use message::{Answer, Attempt, Command, Effect, NewPost, Report, SchedulePro
 pub use plan::{plan, plan_due};
 use shelves::Listing;
 use site::{Hold, Site};
-
-type Map<K, V> = HashMap<K, V, BuildHasherDefault<FxHasher>>;
 
 /// How the engine is set up; checked by the builder.
 #[derive(Clone, Debug)]
@@ -143,6 +139,10 @@ struct Resident {
     /// Whether it has been seen to that it keeps its distance while its pool catches up.
     placing: late::Placing,
     prepare: prepare::Prepare,
+    /// Whether it goes in order with others of its profile.
+    in_order: bool,
+    /// Made when it was claimed, so that at its due there is little left to do.
+    ready: Option<Delivery>,
     /// What was handed over and has not ended.
     delivery: Option<Delivery>,
     /// Its shard gave it back because of a limit.
@@ -155,7 +155,7 @@ pub struct Engine {
     settings: Settings,
     places: Places,
     posts: Slab<Resident>,
-    by_seq: Map<Seq, u32>,
+    by_seq: SeqMap<u32>,
     wheel: Wheel<u32>,
     /// What there is of each pool, by its place.
     sites: Vec<Site>,
@@ -166,7 +166,7 @@ pub struct Engine {
     /// How many of them are changes to posts that are named by key.
     keyed_changes: usize,
     listings: Slab<Listing>,
-    waiters: Map<Seq, Vec<Promise<Outcome>>>,
+    waiters: SeqMap<Vec<Promise<Outcome>>>,
     outgoing: Vec<Vec<Delivery>>,
     /// How much each shard was given, and until when all that waits in it is blocked, as it said since.
     given: Vec<(u64, Option<Timestamp>)>,
@@ -212,7 +212,7 @@ impl Engine {
         let mut engine = Self {
             places: Places::of(&settings.pools),
             posts: Slab::new(),
-            by_seq: Map::default(),
+            by_seq: SeqMap::default(),
             wheel: Wheel::new(tick(now.wall)),
             sites: settings.pools.iter().map(|pool| Site::new(pool, settings.last_commit_at)).collect(),
             woken: Vec::new(),
@@ -220,7 +220,7 @@ impl Engine {
             searches: Slab::new(),
             keyed_changes: 0,
             listings: Slab::new(),
-            waiters: Map::default(),
+            waiters: SeqMap::default(),
             outgoing: (0..shards).map(|_| Vec::new()).collect(),
             given: vec![(0, None); shards],
             effects: VecDeque::new(),
@@ -368,7 +368,10 @@ impl Engine {
         }
         match post.phase {
             Phase::Armed => self.arm(slot),
-            Phase::Claimed if post.ready_at > self.now.wall => self.wait_until(slot, post.ready_at),
+            Phase::Claimed if post.ready_at > self.now.wall => {
+                self.wait_until(slot, post.ready_at);
+                self.make_ready(slot);
+            }
             Phase::Claimed if self.is_held_up(slot) || !self.is_first(slot) => self.unclaim(slot),
             Phase::Claimed => self.hand_over(slot),
             Phase::Preparing => self.is_due_unprepared(slot),
@@ -426,7 +429,7 @@ impl Engine {
             return;
         }
         self.go_first(slot);
-        if let Some(delivery) = self.deliver(slot, Task::Broadcast)
+        if let Some(delivery) = self.take_ready(slot).or_else(|| self.deliver(slot, Task::Broadcast))
             && let Some((place, _)) = self.posts.get(slot as usize).and_then(|post| self.pool(post.record.pool))
             && let Some(post) = self.posts.get_mut(slot as usize)
         {
@@ -436,6 +439,23 @@ impl Engine {
                 outgoing.push(delivery);
             }
         }
+    }
+
+    /// Makes the delivery of a claimed post ahead of its due.
+    fn make_ready(&mut self, slot: u32) {
+        let ready = self.deliver(slot, Task::Broadcast);
+        if let Some(post) = self.posts.get_mut(slot as usize) {
+            post.ready = ready;
+        }
+    }
+
+    /// The delivery that was made ahead of the due, if it is as it would be now.
+    fn take_ready(&mut self, slot: u32) -> Option<Delivery> {
+        let post = self.posts.get_mut(slot as usize)?;
+        let ready = post.ready.take()?;
+        let facts = ready.facts();
+        let is_good = facts.notes.prepared().is_none_or(|prepared| prepared.valid_until >= self.now.wall);
+        (facts.at == post.ready_at && is_good).then_some(ready)
     }
 
     /// A delivery of this post.
@@ -486,6 +506,9 @@ impl Engine {
         if !self.step(slot, Happening::Released) {
             return;
         }
+        if let Some(post) = self.posts.get_mut(slot as usize) {
+            post.ready = None;
+        }
         self.stand_back(slot);
         if let Some(post) = self.posts.get(slot as usize) {
             self.commits.add(Change::Release { home: post.record.home() }, None, 0);
@@ -526,6 +549,8 @@ impl Engine {
         let (seq, ready_at) = (record.seq, record.ready_at());
         let prepare = prepare::Prepare::of(&record);
         let post = Resident {
+            in_order: record.body.in_order(),
+            ready: None,
             record,
             phase,
             timer: None,
@@ -549,6 +574,7 @@ impl Engine {
         let (before, after) = (weight(&post.record), weight(&record));
         post.prepare = prepare::Prepare::of(&record);
         (post.ready_at, post.placing, post.is_returned) = (record.ready_at(), late::Placing::Open, false);
+        (post.in_order, post.ready) = (record.body.in_order(), None);
         post.record = record;
         let place = self.places.get(post.record.pool);
         if let Some(site) = place.and_then(|place| self.sites.get_mut(place)) {
@@ -561,6 +587,7 @@ impl Engine {
     fn edit_notes(&mut self, slot: u32, change: impl FnOnce(&mut Noted)) {
         let Some(post) = self.posts.get_mut(slot as usize) else { return };
         let before = weight(&post.record);
+        post.ready = None;
         post.record.notes.edit(change);
         let after = weight(&post.record);
         let place = self.places.get(post.record.pool);

@@ -6,13 +6,13 @@ use super::{Engine, Resident};
 impl Engine {
     /// The line in which this post stands, if it asks for order.
     fn line<'a>(sites: &'a mut [Site], place: Option<usize>, post: &Resident) -> Option<&'a mut Line> {
-        let site = sites.get_mut(place.filter(|_| post.record.body.in_order())?)?;
+        let site = sites.get_mut(place.filter(|_| post.in_order)?)?;
         site.lines.get_mut(post.record.body.profile())
     }
 
     /// Puts a post in order into its profile's line.
     pub(super) fn line_up(&mut self, slot: u32) {
-        let Some(post) = self.posts.get(slot as usize).filter(|post| post.record.body.in_order()) else { return };
+        let Some(post) = self.posts.get(slot as usize).filter(|post| post.in_order) else { return };
         let site = self.places.get(post.record.pool).and_then(|place| self.sites.get_mut(place));
         if let Some(site) = site {
             let line = site.lines.entry(post.record.body.profile().into()).or_default();
@@ -43,7 +43,7 @@ impl Engine {
         let Some(site) = self.places.get(post.record.pool).and_then(|place| self.sites.get(place)) else {
             return true;
         };
-        if site.lines.is_empty() || !post.record.body.in_order() {
+        if site.lines.is_empty() || !post.in_order {
             return true;
         }
         let Some(line) = site.lines.get(post.record.body.profile()) else { return true };

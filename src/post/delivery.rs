@@ -1,8 +1,8 @@
 //! What a broadcaster gets.
 
 use std::fmt;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
+use std::sync::{Arc, OnceLock};
 
 use bytes::Bytes;
 use chrono::{DateTime, Utc};
@@ -17,14 +17,22 @@ use super::{Body, Doubt, Guarantee, Notes, Ready, Receipt};
 
 /// One hand-over of a post to its broadcaster. Cheap to clone; `Debug` never shows the payload.
 #[derive(Clone)]
-pub struct Delivery {
-    facts: Arc<Facts>,
-    line: Option<Line>,
-    /// What was prepared has expired.
+pub struct Delivery(Arc<Shared>);
+
+/// What all clones of a delivery share, so that queues move a pointer.
+struct Shared {
+    facts: Facts,
+    call: OnceLock<Called>,
+}
+
+/// The call of a broadcaster for a delivery.
+struct Called {
+    line: Line,
+    /// What was prepared had expired.
     is_stale: bool,
 }
 
-/// What there is to know of a delivery; shared, so that queues move a pointer.
+/// What there is to know of a delivery.
 pub(crate) struct Facts {
     pub id: PostId,
     /// Where the engine keeps the post.
@@ -148,86 +156,86 @@ pub(crate) trait Wire: Send + Sync {
 
 impl Delivery {
     pub(crate) fn new(facts: Facts) -> Self {
-        Self { facts: Arc::new(facts), line: None, is_stale: false }
+        Self(Arc::new(Shared { facts, call: OnceLock::new() }))
     }
 
     pub(crate) fn facts(&self) -> &Facts {
-        &self.facts
+        &self.0.facts
     }
 
-    /// The same delivery as it is called at `now`, with a way back to its worker.
-    pub(crate) fn called(&self, line: Line, now: Timestamp) -> Self {
+    /// It is called at `now`, and has a way back to its worker from then on. That happens once.
+    pub(crate) fn call(&self, line: Line, now: Timestamp) {
         let is_over = |ready: &Ready| ready.valid_until < now;
-        let is_stale = self.facts.task != Task::Discard && self.facts.notes.prepared().is_some_and(is_over);
-        Self { facts: Arc::clone(&self.facts), line: Some(line), is_stale }
+        let is_stale = self.facts().task != Task::Discard && self.facts().notes.prepared().is_some_and(is_over);
+        let _ = self.0.call.set(Called { line, is_stale });
     }
 
-    /// The way back to its worker.
+    /// The way back to its worker, once it has been called.
     pub(crate) fn line(&self) -> Option<&Line> {
-        self.line.as_ref()
+        self.0.call.get().map(|call| &call.line)
     }
 
     /// Whether both are the same hand-over.
     pub(crate) fn is(&self, other: &Self) -> bool {
-        Arc::ptr_eq(&self.facts, &other.facts)
+        Arc::ptr_eq(&self.0, &other.0)
     }
 
     /// The post's id.
     pub fn id(&self) -> PostId {
-        self.facts.id
+        self.facts().id
     }
 
     /// The pool it was scheduled for.
     pub fn pool(&self) -> &str {
-        &self.facts.pool
+        &self.facts().pool
     }
 
     /// The profile it belongs to; empty if it has none.
     pub fn profile(&self) -> &str {
-        self.facts.body.profile()
+        self.facts().body.profile()
     }
 
     /// The host's own name for it.
     pub fn key(&self) -> Option<&str> {
-        self.facts.body.key()
+        self.facts().body.key()
     }
 
     /// What is to be published: the payload as it was scheduled or edited last; of a thread, that of this
     /// [`part`](Self::part).
     pub fn payload(&self) -> &[u8] {
-        self.facts.body.part(self.part())
+        self.facts().body.part(self.part())
     }
 
     /// Which part of a thread this is, from 0. A post that is no thread has one part.
     pub fn part(&self) -> usize {
-        self.facts.part()
+        self.facts().part()
     }
 
     /// How many parts the thread has; 1 if it is none.
     pub fn parts(&self) -> usize {
-        self.facts.body.parts()
+        self.facts().body.parts()
     }
 
     /// The receipts of the parts before this one, in order: the last one is what this part answers to.
     pub fn receipts(&self) -> &[Receipt] {
-        self.facts.notes.receipts()
+        self.facts().notes.receipts()
     }
 
     /// The instant at which it was promised; the same in every attempt.
     pub fn due(&self) -> DateTime<Utc> {
-        self.facts.due.to_datetime()
+        self.facts().due.to_datetime()
     }
 
     /// The number of this attempt, from 1. In a thread each part counts its own.
     pub fn attempt(&self) -> u32 {
-        self.facts.attempt
+        self.facts().attempt
     }
 
     /// Whether an earlier attempt may have published the post already: the process died during the call, the
     /// timeout passed, the connection was lost, or the broadcaster panicked. Never true for a post whose guarantee
     /// is at most once, unless the host said that it is to be sent again.
     pub fn is_redelivery(&self) -> bool {
-        self.facts.doubt() != Doubt::None
+        self.facts().doubt() != Doubt::None
     }
 
     /// A text for networks that take an idempotency key: the same in every attempt and after every restart,
@@ -235,20 +243,24 @@ impl Delivery {
     /// and for a part after the first a hyphen and its number.
     pub fn idempotency_key(&self) -> String {
         match self.part() {
-            0 => self.facts.id.to_string(),
-            part => format!("{}-{part}", self.facts.id),
+            0 => self.facts().id.to_string(),
+            part => format!("{}-{part}", self.facts().id),
         }
     }
 
     /// What the last [`checkpoint`](Self::checkpoint) of an earlier attempt kept.
     pub fn checkpointed(&self) -> Option<&[u8]> {
-        self.facts.notes.checkpoint().map(|bytes| &bytes[..])
+        self.facts().notes.checkpoint().map(|bytes| &bytes[..])
     }
 
     /// What [`Broadcaster::prepare`](crate::Broadcaster::prepare) made ready for this post, if it is still valid at the call. Of a
     /// thread the first part is prepared.
     pub fn prepared(&self) -> Option<&[u8]> {
-        self.facts.notes.prepared().filter(|_| !self.is_stale).map(|ready| &ready.bytes[..])
+        self.facts()
+            .notes
+            .prepared()
+            .filter(|_| !self.0.call.get().is_some_and(|call| call.is_stale))
+            .map(|ready| &ready.bytes[..])
     }
 
     /// Keeps these bytes durably with the post, in mid-flight: the id of an upload or a publish that is under way, by
@@ -266,7 +278,7 @@ impl Delivery {
             return Reply::given(Err(error));
         }
         let (promise, reply) = Promise::new();
-        match &self.line {
+        match self.line() {
             Some(Line { wire, token }) => wire.checkpoint(*token, bytes.into(), promise),
             None => promise.fulfil(Err(Error::Closed)),
         }
@@ -275,7 +287,7 @@ impl Delivery {
 
     /// Says that this delivery is alive: its timeout begins anew.
     pub fn heartbeat(&self) {
-        if let Some(Line { wire, token }) = &self.line {
+        if let Some(Line { wire, token }) = self.line() {
             wire.beat(*token, None);
         }
     }
@@ -283,19 +295,19 @@ impl Delivery {
     /// Says how far this delivery has got, for those who listen ([`Event::Progress`](crate::Event::Progress)). Its
     /// timeout begins anew. What is longer than 4,096 bytes is cut.
     pub fn progress(&self, text: impl Into<String>) {
-        if let Some(Line { wire, token }) = &self.line {
+        if let Some(Line { wire, token }) = self.line() {
             wire.beat(*token, Some(super::outcome::cut(text.into())));
         }
     }
 
     /// Whether the scheduler is shutting down: finish soon, or stop where it is safe.
     pub fn is_stopping(&self) -> bool {
-        self.line.as_ref().is_some_and(|line| *line.wire.stopping().borrow())
+        self.line().is_some_and(|line| *line.wire.stopping().borrow())
     }
 
     /// Waits until the scheduler is shutting down; for a `select!` beside long work.
     pub async fn stopping(&self) {
-        match self.line.as_ref().map(|line| line.wire.stopping()) {
+        match self.line().map(|line| line.wire.stopping()) {
             // An error means that the scheduler is gone.
             Some(mut stopping) => drop(stopping.wait_for(|is_stopping| *is_stopping).await),
             None => std::future::pending().await,
@@ -306,12 +318,12 @@ impl Delivery {
 impl fmt::Debug for Delivery {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Delivery")
-            .field("id", &self.facts.id)
-            .field("pool", &self.facts.pool)
+            .field("id", &self.facts().id)
+            .field("pool", &self.facts().pool)
             .field("profile", &self.profile())
             .field("due", &self.due())
             .field("part", &self.part())
-            .field("attempt", &self.facts.attempt)
+            .field("attempt", &self.facts().attempt)
             .field("is_redelivery", &self.is_redelivery())
             .field("payload_bytes", &self.payload().len())
             .finish_non_exhaustive()

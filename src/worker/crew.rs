@@ -307,7 +307,7 @@ impl Shared {
             return port.say(Said::Ended { token, started, word });
         }
         let line = Line { wire: Arc::clone(&port) as Arc<dyn Wire>, token: token.into() };
-        let delivery = delivery.called(line, started);
+        delivery.call(line, started);
         let mut work = match catch_unwind(AssertUnwindSafe(|| Work::begin(&self.broadcaster, &delivery, &self.clock))) {
             Ok(work) => work,
             Err(panic) => return port.say(Said::Ended { token, started, word: panicked(&delivery, &*panic) }),

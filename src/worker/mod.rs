@@ -93,6 +93,8 @@ impl Desk {
                 for delivery in self.worker.shard.started() {
                     delivery.facts().stage.withdraw();
                 }
+                // Each of them knows its way back to here.
+                self.port.given_up().clear();
                 return;
             }
             let now = clock.now();
@@ -214,8 +216,11 @@ impl Desk {
 
     /// An attempt is over: what it took of the pool's limits is given back if the broadcaster was not called.
     fn leave_gate(&self, now: Now, ended: &Ended, health: Option<bool>, report: &mut Report) {
-        let turned = self.worker.gate.leave(ended.delivery.profile(), ended.entered, now.wall, health);
-        report.turned.extend(turned);
+        // Where nothing is counted, it need not be known for whom.
+        if !self.worker.gate.is_open() {
+            let turned = self.worker.gate.leave(ended.delivery.profile(), ended.entered, now.wall, health);
+            report.turned.extend(turned);
+        }
     }
 
     /// Gives up what is out of time: its place is free. What has waited in vain for a thread has not been called: it is

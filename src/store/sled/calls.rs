@@ -14,11 +14,9 @@ use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use rustc_hash::FxHashMap;
-
 use super::super::CallLog;
 use super::state::Claim;
-use crate::id::Seq;
+use crate::id::{Seq, SeqMap};
 use crate::post::{Called, Claimed};
 
 /// A log that is longer is written anew with the open calls only.
@@ -42,7 +40,7 @@ pub fn boot() -> Option<String> {
 #[derive(Debug)]
 pub struct Calls {
     /// Calls of earlier processes; of every claim since the commit `complete_from` that has begun, if that is so.
-    earlier: FxHashMap<Seq, u32>,
+    earlier: SeqMap<u32>,
     complete_from: Option<u64>,
     /// Earlier calls whose claims may be closed already.
     unchecked: Vec<Seq>,
@@ -75,7 +73,7 @@ impl Calls {
             // It would be taken for the log of this process.
             remove(&folder.join(LOG))?;
         }
-        let book = Book { writer, called: FxHashMap::default() };
+        let book = Book { writer, called: SeqMap::default() };
         let log = Arc::new(Log { folder: folder.to_owned(), book: Mutex::new(book) });
         Ok(Self { earlier, complete_from, unchecked, log })
     }
@@ -152,7 +150,7 @@ impl Calls {
         let Some(writer) = writer.as_mut().filter(|writer| writer.bytes > longest.max(2 * bytes_anew)) else {
             return;
         };
-        let called: FxHashMap<Seq, u32> =
+        let called: SeqMap<u32> =
             self.earlier.iter().chain(called.iter()).map(|(seq, attempt)| (*seq, *attempt)).collect();
         if let Ok(anew) = Writer::create(&self.log.folder, &writer.boot, writer.complete_from, &called) {
             *writer = anew;
@@ -177,7 +175,7 @@ struct Book {
     /// Gone once writing failed, and the log with it.
     writer: Option<Writer>,
     /// The last attempts that have begun, of posts whose claims may be open.
-    called: FxHashMap<Seq, u32>,
+    called: SeqMap<u32>,
 }
 
 impl Log {
@@ -220,7 +218,7 @@ struct Writer {
 
 impl Writer {
     /// A log with these calls in it, in the place of the one that is there.
-    fn create(folder: &Path, boot: &str, complete_from: u64, called: &FxHashMap<Seq, u32>) -> io::Result<Self> {
+    fn create(folder: &Path, boot: &str, complete_from: u64, called: &SeqMap<u32>) -> io::Result<Self> {
         let new = folder.join(NEW_LOG);
         let written = Self::begin(&new, boot, complete_from, called);
         let renamed = written.and_then(|writer| fs::rename(&new, folder.join(LOG)).map(|()| writer));
@@ -231,7 +229,7 @@ impl Writer {
         renamed
     }
 
-    fn begin(path: &Path, boot: &str, complete_from: u64, called: &FxHashMap<Seq, u32>) -> io::Result<Self> {
+    fn begin(path: &Path, boot: &str, complete_from: u64, called: &SeqMap<u32>) -> io::Result<Self> {
         let mut file = File::create(path)?;
         let (header, crc) = header(complete_from, boot);
         file.write_all(&header)?;
@@ -274,11 +272,11 @@ fn crc(before: u32, pieces: &[&[u8]]) -> u32 {
 }
 
 /// What a log of this boot says, if it is one and whole: the commit from which it is complete, and the calls.
-fn read(bytes: &[u8], boot: &str) -> Option<(u64, FxHashMap<Seq, u32>)> {
+fn read(bytes: &[u8], boot: &str) -> Option<(u64, SeqMap<u32>)> {
     let complete_from = u64::from_le_bytes(*bytes.strip_prefix(MAGIC)?.first_chunk()?);
     let (header, mut last) = header(complete_from, boot);
     let mut rest = bytes.strip_prefix(&header[..])?;
-    let mut called = FxHashMap::default();
+    let mut called = SeqMap::default();
     while !rest.is_empty() {
         let count = u32::from_le_bytes(*rest.get(1..)?.first_chunk()?) as usize;
         let (frame, after) = rest.split_at_checked(count.checked_mul(ENTRY_BYTES)?.checked_add(FRAME_BYTES)?)?;

@@ -6,7 +6,7 @@ use std::sync::OnceLock;
 use bytes::Bytes;
 use rustc_hash::FxHashMap;
 
-use crate::id::{PoolId, Seq};
+use crate::id::{PoolId, Seq, SeqMap};
 use crate::post::{Body, Cursor, Home, Record};
 use crate::time::Timestamp;
 
@@ -55,11 +55,11 @@ pub struct Memtable {
     /// Posts before this one were there when the generation began.
     pub first_seq: Seq,
     /// The last version of each post that came or moved while this was the current generation.
-    pub posts: FxHashMap<Seq, Record>,
+    pub posts: SeqMap<Record>,
     /// The last thing that happened to a post at its present home.
-    pub marks: FxHashMap<Seq, Mark>,
+    pub marks: SeqMap<Mark>,
     /// Homes in older generations that posts left for one in this one.
-    pub moved: FxHashMap<Seq, Home>,
+    pub moved: SeqMap<Home>,
     /// Posts by the hash of their key, the last one of each.
     pub keys: FxHashMap<u64, Seq>,
     /// Posts whose place in `keys` was taken by another.

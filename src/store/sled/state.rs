@@ -10,7 +10,7 @@ use roaring::RoaringTreemap;
 use rustc_hash::FxHashMap;
 
 use crate::error::StoreError;
-use crate::id::{PoolId, Seq};
+use crate::id::{PoolId, Seq, SeqMap};
 use crate::post::{Cursor, Home, Outcome, Shelf};
 use crate::time::Timestamp;
 
@@ -169,9 +169,9 @@ pub fn find_settled(disk: &Disk, run: Run, blocks: u32, seq: Seq) -> Result<Opti
 pub struct DayState {
     settled: RoaringTreemap,
     /// Posts that left, with the last generation into which they did: what older ones hold of them is void.
-    moved: FxHashMap<Seq, u32>,
+    moved: SeqMap<u32>,
     /// Claims of earlier processes.
-    claims: FxHashMap<Seq, Claim>,
+    claims: SeqMap<Claim>,
 }
 
 impl DayState {
