@@ -9,7 +9,7 @@ use super::slab::{Fate, Slab, Ticket};
 /// Hints that one call looks at, unless its budget of entries is larger.
 const WORK: usize = 4_096;
 /// Hints of a bucket that is sorted; a larger one is spread.
-const SORTED: usize = 8_192;
+const SORTED: usize = 16_384;
 /// What opening a bucket or moving a chunk costs, in hints.
 const OVERHEAD: usize = 8;
 

@@ -3,7 +3,7 @@
 use super::queue::{CHUNK, Hint, Pool, Queue, Ticks};
 
 /// A level tells ticks apart by this many bits.
-const BITS: u32 = 11;
+const BITS: u32 = 12;
 pub(super) const BUCKETS: usize = 1 << BITS;
 /// Enough for every bit of a tick.
 pub(super) const LEVELS: usize = u64::BITS.div_ceil(BITS) as usize;
@@ -120,7 +120,8 @@ impl Levels {
         self.levels[bucket.level].queues.get(bucket.digit).map_or(0, Queue::len)
     }
 
-    #[inline]
+    /// Always inlined, as [`Pool::push`] is.
+    #[inline(always)]
     pub(super) fn push(&mut self, bucket: Bucket, hint: Hint) {
         let Self { levels, pool } = self;
         pool.push(levels[bucket.level].queue(bucket.digit), hint);
@@ -190,12 +191,15 @@ impl Levels {
     }
 
     pub(super) fn push_all(&mut self, bucket: Bucket, hints: &[Hint]) {
-        hints.iter().for_each(|hint| self.push(bucket, *hint));
+        if !hints.is_empty() {
+            let Self { levels, pool } = self;
+            pool.push_all(levels[bucket.level].queue(bucket.digit), hints);
+        }
     }
 
     /// Adds hints to a queue that is no bucket's.
     pub(super) fn set_aside(&mut self, queue: &mut Queue, hints: &[Hint]) {
-        hints.iter().for_each(|hint| self.pool.push(queue, *hint));
+        self.pool.push_all(queue, hints);
     }
 
     /// Moves all hints of the levels below that of the bucket into it, before its own. Those of one tick stay in

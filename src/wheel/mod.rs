@@ -6,13 +6,13 @@
 //! entry went. Sequential chunks of hints, rather than lists through the slots, are what makes ten million
 //! entries as fast as ten thousand.
 //!
-//! Six levels of 2,048 buckets cover every 64-bit tick. When time reaches a bucket, a small one is sorted into the
+//! Six levels of 4,096 buckets cover every 64-bit tick. When time reaches a bucket, a small one is sorted into the
 //! *run*, which is read in order, and a large one is spread over the levels below, whole chunks at a time where
 //! they stay together. What comes for the current bucket afterwards is merged from level 0.
 //!
 //! **Bounds.** No call looks at more than some thousand hints, or as many as the entries it hands out: spreading a
-//! bucket, sweeping stale hints and handing out stop, and go on with the next call. [`Wheel::rewind`] is the one
-//! exception. An entry takes 16 bytes (with a payload of four) and 12.3 per hint. A hint for each entry is all there is unless
+//! bucket, sweeping stale hints and handing out stop, and go on with the next call. None sorts more than 16,384.
+//! [`Wheel::rewind`] is the one exception. An entry takes 16 bytes (with a payload of four) and 12.3 per hint. A hint for each entry is all there is unless
 //! entries move; stale hints are swept while new ones come, which keeps them to about one more for each entry, and
 //! a thousand. Memory is kept for reuse. A wheel holds fewer than 2³² entries.
 

@@ -85,18 +85,41 @@ impl Pool {
         self.len
     }
 
-    #[inline]
+    /// Always inlined for the reason that [`Segments::push`] is.
+    #[inline(always)]
     pub(super) fn push(&mut self, queue: &mut Queue, hint: Hint) {
-        let tail = match self.headers.get(queue.tail) {
-            Some(header) if usize::from(header.end) < CHUNK => queue.tail,
-            _ => self.extend(queue, hint.low),
-        };
+        let tail = self.tail(queue, hint.low);
         let header = &mut self.headers[tail];
         self.hints[tail][usize::from(header.end)] = hint;
         header.end += 1;
         header.ticks.differ |= header.ticks.low ^ hint.low;
         queue.len += 1;
         self.len += 1;
+    }
+
+    /// The same for many.
+    pub(super) fn push_all(&mut self, queue: &mut Queue, mut hints: &[Hint]) {
+        while let Some(first) = hints.first() {
+            let tail = self.tail(queue, first.low);
+            let header = &mut self.headers[tail];
+            let end = usize::from(header.end);
+            let (fitting, rest) = hints.split_at(hints.len().min(CHUNK - end));
+            self.hints[tail][end..end + fitting.len()].copy_from_slice(fitting);
+            header.end += fitting.len() as u16;
+            header.ticks.differ |= fitting.iter().fold(0, |differ, hint| differ | (header.ticks.low ^ hint.low));
+            queue.len += fitting.len() as u32;
+            self.len += fitting.len();
+            hints = rest;
+        }
+    }
+
+    /// The last chunk of the queue if it has room, else a new one, for a first hint with these low bits.
+    #[inline]
+    fn tail(&mut self, queue: &mut Queue, low: u32) -> u32 {
+        match self.headers.get(queue.tail) {
+            Some(header) if usize::from(header.end) < CHUNK => queue.tail,
+            _ => self.extend(queue, low),
+        }
     }
 
     /// The hints of the first chunk, empty only if the queue is.

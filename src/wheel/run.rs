@@ -55,7 +55,7 @@ impl Run {
             self.hints.sort_by_key(number);
             return;
         }
-        let mut ends = [0; BUCKETS];
+        let mut ends = [0_u32; BUCKETS];
         self.hints.iter().for_each(|hint| ends[number(hint)] += 1);
         ends.iter_mut().fold(0, |end, count| {
             *count += end;
@@ -65,7 +65,7 @@ impl Run {
         for hint in self.hints.drain(..).rev() {
             let place = &mut ends[number(&hint)];
             *place -= 1;
-            self.sorted[*place] = hint;
+            self.sorted[*place as usize] = hint;
         }
         std::mem::swap(&mut self.hints, &mut self.sorted);
     }

@@ -219,7 +219,7 @@ fn play(horizon: u64, start: u64, ops: Vec<Op>, bulk: bool) {
             94..96 if bulk => {
                 pair.small = false;
                 let at = now.saturating_add((a >> 8) % horizon);
-                for number in 0..2_000 + b % 20_000 {
+                for number in 0..2_000 + b % 30_000 {
                     pair.insert(at.saturating_add(if a.is_multiple_of(3) {
                         0
                     } else {
@@ -338,14 +338,14 @@ fn interrupt(count: u64, at: u64, within: u64, budget: usize) {
 #[test]
 fn what_comes_for_a_bucket_while_it_is_spread_takes_its_turn() {
     // Into the run, until that is full.
-    interrupt(8_000, 10 * SECOND, 900, 100);
-    interrupt(8_000, 10 * SECOND, 2_500, 5_000);
+    interrupt(16_000, 10 * SECOND, 900, 100);
+    interrupt(16_000, 10 * SECOND, 2_500, 5_000);
     // Over the ticks, with few and with whole chunks of each.
     interrupt(40_000, 10 * SECOND, 900, 100);
     interrupt(60_000, 10 * SECOND, 3, 9_000);
     // Over levels.
     interrupt(60_000, 20 * HOUR, HOUR, 100);
-    interrupt(60_000, 300 * DAY, 20 * DAY, 300);
+    interrupt(60_000, 1_000 * DAY, 20 * DAY, 300);
 }
 
 /// Reaches a bucket in the middle of its sweep.
@@ -471,6 +471,57 @@ fn hints_stay_few_whatever_is_churned() {
         }
         assert!(wheel.hints() < 4_096, "{} hints", wheel.hints());
     }
+}
+
+/// Makes a call and notes how much of the wheel it touches.
+fn noted<R>(longest: &mut usize, call: impl FnOnce() -> R) -> R {
+    let before = segments::TOUCHES.get();
+    let result = call();
+    *longest = (segments::TOUCHES.get() - before).max(*longest);
+    result
+}
+
+/// Makes a change to one of many entries, the one of this number.
+type Change = fn(&mut Wheel<u32>, Handle, u64) -> bool;
+
+#[test]
+fn no_call_goes_through_all_there_is() {
+    const COUNT: u32 = 60_000;
+    let start = 5 * DAY;
+    let placed: [fn(u64) -> u64; 5] = [
+        |_| 2 * HOUR,
+        |number| number % HOUR,
+        |number| number % 900,
+        |number| HOUR + number % 3,
+        |number| number % DAY,
+    ];
+    let changed: [Change; 5] = [
+        |_, _, _| true,
+        |wheel, handle, number| number % 1_000 == 0 || wheel.cancel(handle).is_some(),
+        |wheel, handle, _| wheel.retime(handle, 5 * DAY + 3 * HOUR),
+        |wheel, handle, number| wheel.retime(handle, 5 * DAY + 3 * HOUR + number % 900),
+        |wheel, handle, number| wheel.retime(handle, 5 * DAY + 1 + number % 2),
+    ];
+    let (mut longest, mut out) = (0, Vec::new());
+    for (place, change) in placed.iter().flat_map(|place| changed.iter().map(move |change| (place, change))) {
+        for jump in [None, Some(start + 2 * DAY)] {
+            let mut wheel = Wheel::new(start);
+            let mut handles = Vec::new();
+            for item in 0..COUNT {
+                let at = start + 7 + place(scattered(item.into()));
+                handles.push(noted(&mut longest, || wheel.insert(at, item)));
+            }
+            for (handle, number) in handles.into_iter().zip(0..) {
+                assert!(noted(&mut longest, || change(&mut wheel, handle, number)));
+            }
+            while let Some(wake) = noted(&mut longest, || wheel.next_wake()) {
+                noted(&mut longest, || wheel.advance(jump.unwrap_or(wake), 1_000, &mut out));
+                out.clear();
+            }
+        }
+    }
+    // A few touches for each of some thousand hints.
+    assert!(longest < 2 * COUNT as usize / 3, "{longest} touches");
 }
 
 #[test]
