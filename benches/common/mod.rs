@@ -3,6 +3,13 @@
 //!
 //! With `PUNCTUAL_BENCH=short` in the environment every bench runs in a minute or so: to see that it works, not to
 //! quote it.
+#![allow(dead_code, reason = "each bench uses a part of it")]
+
+pub mod child;
+pub mod goals;
+pub mod host;
+pub mod late;
+pub mod machine;
 
 use std::cell::RefCell;
 use std::time::Duration;
@@ -69,6 +76,12 @@ impl Contest {
         }
     }
 
+    /// Seconds that one operation takes in this row, median; `None` if the row was filtered out.
+    pub fn seconds(&self, row: &str, contestant: &str) -> Option<f64> {
+        let (_, figures) = self.rows.iter().find(|(name, _)| name == row)?;
+        figures.iter().find(|(name, _)| name == contestant).map(|(_, seconds)| *seconds)
+    }
+
     /// Prints all rows: nanoseconds of one operation, and how many times the first one's each of the others takes.
     pub fn print(&self) {
         println!("\n{} rounds; ns per operation, median, and how many times the first one's", self.rounds);
@@ -86,6 +99,11 @@ impl Contest {
 pub fn median(mut figures: Vec<f64>) -> f64 {
     figures.sort_by(f64::total_cmp);
     figures.get(figures.len() / 2).copied().unwrap_or(f64::NAN)
+}
+
+/// The first number among the arguments.
+pub fn argument() -> Option<usize> {
+    std::env::args().skip(1).find_map(|argument| argument.parse().ok())
 }
 
 /// Even numbers without a pattern, the same in every run.
