@@ -1,62 +1,112 @@
-//! How late is one post on an idle engine? Beside it the floor: a thread that sleeps to each instant in the same way
-//! and does nothing else. `cargo bench --bench lateness -- [posts]`
+//! How late is a post? A thousand and a hundred thousand posts spread over half a minute, and a steady twenty thousand
+//! a second. Beside it the floor: a thread that waits for each of these instants as the engine does, by sleeping and
+//! then spinning for the end of it, and does nothing else. They take turns.
 
-use std::sync::{Arc, Mutex};
+mod common;
+
 use std::thread;
 use std::time::{Duration, Instant};
 
 use chrono::{DateTime, Utc};
-use hdrhistogram::Histogram;
-use punctual::{Delivery, Pool, Post, Receipt, Scheduler, SledStore};
+use common::goals::{Goal, Goals};
+use common::host::{self, Engine, POOL};
+use common::late::{self, Late};
+use common::{is_short, scattered};
+use punctual::Pool;
 
-fn main() -> punctual::Result<()> {
-    let posts: i32 = std::env::args().find_map(|argument| argument.parse().ok()).unwrap_or(500);
-    // Instants that fall on no beat of the operating system.
-    let gaps = (0..posts).map(|n| Duration::from_micros(20_000 + u64::from(n.unsigned_abs()) * 137 % 9_000));
+const ROUNDS: usize = 2;
+/// Until the first post is due: all are stored by then.
+const AHEAD: Duration = Duration::from_secs(4);
+/// The end of a wait that the engine spins for.
+const SPIN: Duration = Duration::from_micros(70);
 
-    let mut floor = Vec::new();
-    for gap in gaps.clone() {
-        let at = Instant::now() + gap;
-        thread::sleep((gap).saturating_sub(Duration::from_micros(70)));
-        while Instant::now() < at {
-            std::hint::spin_loop();
-        }
-        floor.push(at.elapsed().as_micros() as i64);
-    }
-
-    let late: Arc<Mutex<Vec<i64>>> = Arc::default();
-    let seen = Arc::clone(&late);
-    let broadcaster = move |delivery: Delivery| {
-        let late = (Utc::now() - delivery.due()).num_microseconds().unwrap_or(i64::MAX);
-        seen.lock().unwrap_or_else(std::sync::PoisonError::into_inner).push(late);
-        async { Ok(Receipt::default()) }
-    };
-    let folder = tempfile::tempdir().map_err(|source| punctual::Error::Thread { source: Arc::new(source) })?;
-    let store = SledStore::open(folder.path())?;
-    let scheduler = Scheduler::builder().store(store).pool(Pool::new("p", broadcaster)).start()?;
-    let mut due: DateTime<Utc> = Utc::now() + Duration::from_secs(3);
-    let mut last = None;
-    for gap in gaps {
-        last = Some(scheduler.schedule(Post::new("p", "x").at(due)).wait()?);
-        due += gap;
-    }
-    if let Some(last) = last {
-        scheduler.outcome(last).wait()?;
-    }
-    scheduler.shutdown(Duration::from_secs(1)).wait()?;
-
-    show("floor", &floor);
-    let late = late.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-    show("punctual", &late);
-    println!("early: {}", late.iter().filter(|late| **late < 0).count());
-    Ok(())
+/// When posts are due, from the first instant on; whole milliseconds, as dues are.
+struct Load {
+    name: &'static str,
+    dues: Vec<Duration>,
 }
 
-fn show(name: &str, micros: &[i64]) {
-    let mut histogram: Histogram<u64> = Histogram::new(3).expect("3 digits are allowed");
-    for late in micros {
-        histogram.saturating_record(u64::try_from(*late).unwrap_or(0));
+impl Load {
+    fn spread(name: &'static str, posts: usize, seconds: u64) -> Self {
+        let mut dues: Vec<_> =
+            (0..posts).map(|number| Duration::from_millis(scattered(number) % (seconds * 1_000))).collect();
+        dues.sort_unstable();
+        Self { name, dues }
     }
-    let at = |percentile: f64| histogram.value_at_percentile(percentile);
-    println!("{name}: {} posts, p50 {} µs, p99 {} µs, max {} µs", micros.len(), at(50.0), at(99.0), histogram.max());
+
+    fn steady(name: &'static str, per_second: u64, seconds: u64) -> Self {
+        let due = |number| Duration::from_millis(number * 1_000 / per_second);
+        Self { name, dues: (0..per_second * seconds).map(due).collect() }
+    }
+
+    /// The same load within a second or so.
+    fn short(self) -> Self {
+        let dues = self.dues.into_iter().step_by(10).map(|due| due / 10);
+        Self { dues: dues.map(|due| Duration::from_millis(due.as_millis() as u64)).collect(), ..self }
+    }
+
+    fn floor(&self) -> Vec<i64> {
+        let late = Late::with_room(self.dues.len());
+        let start = host::ahead(Duration::from_millis(100));
+        for due in &self.dues {
+            wait(start + *due);
+            late.note(start + *due);
+        }
+        late.take(self.dues.len())
+    }
+
+    fn punctual(&self) -> Vec<i64> {
+        let late = Late::with_room(self.dues.len());
+        let engine = Engine::start([Pool::new(POOL, late.broadcaster())]);
+        let start = host::ahead(AHEAD);
+        host::schedule(&engine.scheduler, 0..self.dues.len(), |number| start + self.dues[number]);
+        assert!(Utc::now() < start, "this machine is too slow to store them in time");
+        let late = late.take(self.dues.len());
+        engine.stop();
+        late
+    }
+}
+
+/// As the engine's clock does.
+fn wait(until: DateTime<Utc>) {
+    let end = Instant::now() + (until - Utc::now()).to_std().unwrap_or_default();
+    loop {
+        let left = end.saturating_duration_since(Instant::now());
+        if left <= SPIN {
+            break;
+        }
+        thread::park_timeout(left - SPIN);
+    }
+    while Instant::now() < end {
+        std::hint::spin_loop();
+    }
+}
+
+fn main() {
+    let loads = [
+        Load::spread("1,000 posts over 30 s", 1_000, 30),
+        Load::spread("100,000 posts over 30 s", 100_000, 30),
+        Load::steady("20,000 a second for 10 s", 20_000, 10),
+    ];
+    let loads = loads.map(|load| if is_short() { load.short() } else { load });
+    let all = loads.map(|load| {
+        let (mut floor, mut ours) = (Vec::new(), Vec::new());
+        for _ in 0..if is_short() { 1 } else { ROUNDS } {
+            floor.extend(load.floor());
+            ours.extend(load.punctual());
+        }
+        late::print_heading(load.name);
+        late::print("floor: a thread that only waits", &floor);
+        late::print("punctual", &ours);
+        assert_eq!(late::early(&ours), 0, "early");
+        [floor, ours].map(|late| late::histogram(&late))
+    });
+    let [[floor, light], _, [_, steady]] =
+        all.map(|row| row.map(|late| [0.5, 0.99, 0.999].map(|quantile| late.value_at_quantile(quantile) as f64)));
+    let mut goals = Goals::default();
+    goals.add("light load: p50 above the floor's, µs", light[0] - floor[0], Goal::AtMost(100.0));
+    goals.add("light load: p99, µs", light[1], Goal::AtMost(1_000.0));
+    goals.add("20,000 a second: p99, µs", steady[1], Goal::AtMost(5_000.0));
+    goals.add("20,000 a second: p99.9, µs", steady[2], Goal::AtMost(20_000.0));
+    goals.print();
 }
