@@ -524,7 +524,8 @@ fn expire_all<Q: Timers>(mut timers: Q, last: u64, entries: usize, agreed: &Agre
 fn churn<Q: Timers>(timers: &mut Q, handles: &mut [Q::Handle], times: usize) {
     for number in 0..times * handles.len() {
         let any = scattered(number) as usize % handles.len();
-        timers.retime(&mut handles[any], Dues::Hour.of(number + 2 * handles.len()));
+        let at = Dues::Hour.of(number + 2 * handles.len());
+        timers.retime(&mut handles[any], at);
     }
 }
 

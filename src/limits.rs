@@ -22,6 +22,9 @@ pub const RETRY_AHEAD: Duration = Duration::from_secs(7 * 86_400);
 pub const CATCH_UP: Duration = Duration::from_secs(366 * 86_400);
 /// How long is waited where neither the network nor the retry policy says.
 pub const THROTTLE: Duration = Duration::from_secs(10);
+/// Posts are handed to their shards so long before they are due: then nothing but the broadcaster's thread has to be
+/// woken at the due.
+pub const HAND_OVER_AHEAD: Duration = Duration::from_millis(100);
 /// What is blocked for longer than this goes back to the engine, which takes its claim back.
 pub const GIVE_BACK: Duration = Duration::from_secs(5);
 /// The least that is waited after a throttle, whatever was said: calls that count no attempt must not spin.

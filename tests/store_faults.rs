@@ -91,10 +91,10 @@ fn a_store_of_another_version_is_left_alone() {
     filled(folder.path(), 1);
     let marker = folder.path().join("format");
     let text = fs::read_to_string(&marker).unwrap();
-    for other in [1, 3] {
-        fs::write(&marker, text.replace("version 2", &format!("version {other}"))).unwrap();
+    for other in [2, 4] {
+        fs::write(&marker, text.replace("version 3", &format!("version {other}"))).unwrap();
         match SledStore::open(folder.path()) {
-            Err(StoreError::Version { found, supported: 2, .. }) => assert_eq!(found, other),
+            Err(StoreError::Version { found, supported: 3, .. }) => assert_eq!(found, other),
             opened => panic!("{opened:?}"),
         }
     }

@@ -96,8 +96,7 @@ impl Engine {
             (Wish::Edit { .. }, State::Failed) => true,
             (_, State::Failed) => false,
             (Wish::PublishNow, State::Held) => false,
-            (_, State::InFlight) => phase.is_open() || self.withdraw(slot),
-            _ => true,
+            _ => phase.is_open() || self.withdraw(slot),
         };
         if !is_possible {
             return promise.fulfil(Err(Error::TooLate { id, state }));
@@ -173,6 +172,12 @@ impl Engine {
             (_, Some(Shelf::InDoubt)) => State::InDoubt,
             (_, Some(Shelf::Held)) => State::Held,
             (State::Scheduled, None) if record.doubt == Doubt::Open => State::InDoubt,
+            // It is with its shard already, and waits there for its due.
+            (State::InFlight, None)
+                if phase == Phase::InFlight && record.doubt != Doubt::Open && record.ready_at() > self.now.wall =>
+            {
+                State::Scheduled
+            }
             (state, None) => state,
         }
     }

@@ -16,6 +16,9 @@ pub(super) struct Rig {
     pub now: Now,
     /// Effects that wait for the store.
     pub asked: VecDeque<Effect>,
+    /// Handed over ahead of the due.
+    pub early: Vec<Delivery>,
+    /// Handed over and due.
     pub delivered: Vec<Delivery>,
     pub events: Vec<Event>,
     pub stopped: bool,
@@ -65,8 +68,8 @@ impl Rig {
         let log = store.call_log();
         let mut engine = Engine::new(settings, now);
         engine.watch(true);
-        let (asked, delivered, events) = (VecDeque::new(), Vec::new(), Vec::new());
-        let mut rig = Self { engine, store, log, now, asked, delivered, events, stopped: false };
+        let (asked, early, delivered, events) = (VecDeque::new(), Vec::new(), Vec::new(), Vec::new());
+        let mut rig = Self { engine, store, log, now, asked, early, delivered, events, stopped: false };
         rig.turn();
         rig.work();
         rig
@@ -83,13 +86,16 @@ impl Rig {
         self.engine.handle_timeout(self.now);
         while let Some(effect) = self.engine.poll_effect() {
             match effect {
-                Effect::Deliver { deliveries, .. } => self.delivered.extend(deliveries),
+                Effect::Deliver { deliveries, .. } => self.early.extend(deliveries),
                 Effect::Emit(event) => self.events.push(event),
                 Effect::Look { .. } | Effect::Stopping => {}
                 Effect::Stop { .. } => self.stopped = true,
                 asked => self.asked.push_back(asked),
             }
         }
+        let now = self.now.wall;
+        let due = self.early.extract_if(.., |delivery| delivery.facts().at <= now);
+        self.delivered.extend(due.filter(|delivery| !delivery.facts().stage.is_withdrawn()));
     }
 
     pub fn pass(&mut self, millis: u64) {
@@ -253,17 +259,60 @@ fn nothing_is_handed_over_before_its_claim_is_durable() {
 }
 
 #[test]
-fn at_the_due_a_claimed_post_needs_no_store() {
+fn a_claimed_post_is_with_its_shard_a_moment_ahead_and_needs_no_store_at_its_due() {
     let mut rig = Rig::new();
     drop(rig.schedule(30_000));
     rig.work();
     rig.pass(28_000);
     rig.work();
-    rig.pass(1_999);
+    let ahead = limits::HAND_OVER_AHEAD.as_millis() as u64;
+    rig.pass(1_999 - ahead);
+    assert!(rig.early.is_empty());
+    let handed_over = Timestamp::from_millis(START + 30_000 - ahead as i64);
+    assert_eq!(rig.engine.poll_timeout().wall, Some(handed_over), "it wakes exactly then");
+    rig.pass(1);
+    assert_eq!((rig.early.len(), rig.commits().len()), (1, 0));
+    rig.pass(ahead - 1);
     assert!(rig.delivered.is_empty());
-    assert_eq!(rig.engine.poll_timeout().wall, Some(Timestamp::from_millis(START + 30_000)), "it wakes exactly then");
     rig.pass(1);
     assert_eq!((rig.delivered.len(), rig.commits().len()), (1, 0));
+}
+
+#[test]
+fn what_is_with_its_shard_ahead_of_its_due_can_still_be_changed_and_cancelled() {
+    let mut rig = Rig::new();
+    let [moved, cancelled] = [0; 2].map(|_| rig.stored(30_000, &Post::new("p", "x")));
+    rig.pass(28_000);
+    rig.work();
+    rig.pass(1_990);
+    assert_eq!(rig.early.len(), 2);
+    assert_eq!(rig.status(moved).unwrap().state(), crate::State::Scheduled);
+    assert!(rig.wished(cancelled, Wish::Cancel).is_ok());
+    let later = Timestamp::from_millis(START + 40_000);
+    assert!(rig.wished(moved, Wish::Reschedule(later)).is_ok());
+    rig.pass(5_000);
+    rig.work();
+    assert!(rig.delivered.is_empty());
+    rig.pass(5_010);
+    rig.work();
+    rig.pass(10);
+    let delivered: Vec<PostId> = rig.delivered.iter().map(Delivery::id).collect();
+    assert_eq!(delivered, [moved]);
+}
+
+#[test]
+fn a_post_in_order_is_handed_over_at_its_due_because_an_earlier_one_may_come() {
+    let mut rig = Rig::new();
+    let post = Post::new("p", "x").profile("a").in_order();
+    rig.stored(30_000, &post);
+    rig.pass(28_000);
+    rig.work();
+    rig.pass(1_999);
+    assert!(rig.early.is_empty());
+    let earlier = rig.stored(0, &post);
+    rig.pass(1);
+    let handed_over: Vec<PostId> = rig.delivered.iter().map(Delivery::id).collect();
+    assert_eq!(handed_over, [earlier]);
 }
 
 #[test]

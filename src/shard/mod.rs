@@ -43,6 +43,11 @@ impl Shard {
         self.waiting.push(delivery);
     }
 
+    /// Takes a delivery ahead of its due, to start it then.
+    pub fn keep(&mut self, delivery: Delivery) {
+        self.waiting.keep(delivery);
+    }
+
     /// The next delivery to start at `now`, if one may. The gate has let it in.
     pub fn poll_start(&mut self, now: Now) -> Option<(Token, Delivery)> {
         self.waiting.wake(now.wall);

@@ -390,7 +390,12 @@ proptest! {
                     let profile = if profile == 0 { String::new() } else { profile.to_string() };
                     let post = Post::new("p", "").profile(profile).priority(Priority::new(priority));
                     let delivery = dated(pushed.len() as u64, wall + due, by.map(|by| wall + due + by), &post);
-                    shard.push(delivery.clone());
+                    // Some are handed over ahead; others were due when they were, and then the clock stepped back.
+                    if due > 0 && pushed.len() % 2 == 0 {
+                        shard.keep(delivery.clone());
+                    } else {
+                        shard.push(delivery.clone());
+                    }
                     pushed.push(delivery);
                 }
                 Op::Start(most) => turn!(most),

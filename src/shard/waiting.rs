@@ -5,7 +5,7 @@
 //! a profile has no lane. A lane can be blocked; then it stands in no queue.
 
 use std::cmp::Reverse;
-use std::collections::{BTreeMap, BinaryHeap};
+use std::collections::{BTreeMap, BinaryHeap, VecDeque};
 use std::fmt;
 
 use priority_queue::PriorityQueue;
@@ -30,13 +30,16 @@ const KEPT: usize = 16_384;
 /// So many entries are kept whose post has gone before any is dropped.
 const GONE: usize = 1_024;
 
+/// So many are let in when their due has come, each time that one may start.
+const LET_IN: usize = 64;
+
 const NONE: u32 = u32::MAX;
 
 #[derive(Default)]
 pub struct Waiting {
     posts: Slab<Post>,
-    /// Handed over as due, but the wall clock has stepped back since.
-    early: BTreeMap<(Timestamp, Seq), Delivery>,
+    /// What is not due yet: handed over ahead, or the wall clock has stepped back since. By the instant, as they came.
+    early: BTreeMap<Timestamp, VecDeque<Delivery>>,
     classes: Vec<Class>,
     lanes: Slab<Lane>,
     /// By a hash of the profile and the priority: should two profiles have the same, they share their turns.
@@ -244,15 +247,25 @@ impl Waiting {
     /// It is not due by the wall clock as it is now.
     pub fn set_early(&mut self, head: Head) {
         if let Some(delivery) = self.take_out(head) {
-            self.early.insert((delivery.facts().at, delivery.id().seq()), delivery);
+            self.keep(delivery);
         }
     }
 
-    /// Lets in what waited for a time that has come.
+    /// Keeps one that is not due yet.
+    pub fn keep(&mut self, delivery: Delivery) {
+        self.early.entry(delivery.facts().at).or_default().push_back(delivery);
+    }
+
+    /// Lets in what waited for a time that has come; of what has become due so many at a time, so that a spike does not
+    /// hold up its own first posts.
     pub fn wake(&mut self, now: Timestamp) {
-        while let Some(early) = self.early.first_entry().filter(|early| early.key().0 <= now) {
-            let delivery = early.remove();
-            self.push(delivery);
+        for _ in 0..LET_IN {
+            let Some(mut due) = self.early.first_entry().filter(|early| *early.key() <= now) else { break };
+            let delivery = due.get_mut().pop_front();
+            if due.get().is_empty() {
+                due.remove();
+            }
+            delivery.into_iter().for_each(|delivery| self.push(delivery));
         }
         while self.blocked.peek().is_some_and(|(_, Reverse(until))| *until <= now) {
             if let Some((lane, _)) = self.blocked.pop() {
@@ -314,7 +327,7 @@ impl Waiting {
 
     /// When to look again.
     pub fn poll_timeout(&self) -> Option<Timestamp> {
-        let early = self.early.first_key_value().map(|((at, _), _)| *at);
+        let early = self.early.first_key_value().map(|(at, _)| *at);
         let unblocked = self.blocked.peek().map(|(_, Reverse(until))| *until);
         // A deadline is the last instant that is not too late.
         let missed =
@@ -322,11 +335,16 @@ impl Waiting {
         [early, unblocked, missed].into_iter().flatten().min()
     }
 
+    /// How many are not due yet.
+    fn early(&self) -> usize {
+        self.early.values().map(VecDeque::len).sum()
+    }
+
     /// Everything leaves.
     #[cfg(test)]
     pub fn drain(&mut self) -> impl Iterator<Item = Delivery> {
         let Self { posts, early, .. } = std::mem::take(self);
-        posts.into_iter().filter_map(|(_, post)| post.delivery).chain(early.into_values())
+        posts.into_iter().filter_map(|(_, post)| post.delivery).chain(early.into_values().flatten())
     }
 
     /// Takes a post from where it stands: from its lane, or, without one, leaving its place to be cleared later.
@@ -457,7 +475,7 @@ impl Waiting {
 
 impl fmt::Debug for Waiting {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let (posts, early) = (self.posts.len() - self.gone, self.early.len());
+        let (posts, early) = (self.posts.len() - self.gone, self.early());
         f.debug_struct("Waiting").field("posts", &posts).field("early", &early).finish_non_exhaustive()
     }
 }
@@ -492,6 +510,6 @@ impl Waiting {
     pub fn size(&self) -> usize {
         let queued: usize = self.classes.iter().map(|class| class.queue.len() + class.next.len()).sum();
         let lanes = self.lanes.len() + self.by_profile.len() + self.blocked.len() + self.returning.len();
-        self.posts.len() + self.early.len() + queued + lanes + self.deadlines.len()
+        self.posts.len() + self.early() + queued + lanes + self.deadlines.len()
     }
 }

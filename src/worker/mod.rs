@@ -88,7 +88,7 @@ impl Desk {
             let (place, shard) = (self.worker.place, self.worker.number);
             let mut report = Report { place, shard, ..Report::default() };
             let before = self.taken;
-            if self.take_orders() {
+            if self.take_orders(clock) {
                 // Nobody wants to know any more; what has not been called yet shall not be.
                 for delivery in self.worker.shard.started() {
                     delivery.facts().stage.withdraw();
@@ -120,12 +120,19 @@ impl Desk {
     }
 
     /// True if nobody is left to give orders.
-    fn take_orders(&mut self) -> bool {
+    fn take_orders(&mut self, clock: &dyn Clock) -> bool {
         loop {
             match self.worker.orders.take() {
                 Take::Message(Order::Deliver(deliveries)) => {
                     self.taken += deliveries.len() as u64;
-                    deliveries.into_iter().for_each(|delivery| self.worker.shard.push(delivery));
+                    let now = clock.now().wall;
+                    for delivery in deliveries {
+                        if delivery.facts().at > now {
+                            self.worker.shard.keep(delivery);
+                        } else {
+                            self.worker.shard.push(delivery);
+                        }
+                    }
                 }
                 Take::Message(Order::Look) => {
                     self.taken += 1;
