@@ -114,9 +114,9 @@ impl Calls {
                 Closed::Moved { seq, claim } => {
                     for called in [&mut self.earlier, &mut book.called] {
                         // The same attempt that goes on elsewhere has still begun.
-                        if called.get(&seq).is_some_and(|attempt| claim != Some(*attempt)) {
+                        if let Some(attempt) = called.get(&seq).copied().filter(|attempt| claim != Some(*attempt)) {
                             called.remove(&seq);
-                            taken_back.push((seq, 0));
+                            taken_back.push((seq, attempt));
                         }
                     }
                 }
@@ -284,8 +284,11 @@ fn read(bytes: &[u8], boot: &str) -> Option<(u64, SeqMap<u32>)> {
         rest = after.strip_prefix(&last.to_le_bytes())?;
         for entry in frame.get(FRAME_BYTES..)?.chunks_exact(ENTRY_BYTES) {
             let seq = Seq(u64::from_le_bytes(*entry.first_chunk()?));
+            let attempt = u32::from_le_bytes(*entry.last_chunk()?);
             match *frame.first()? {
-                CALLED => drop(called.insert(seq, u32::from_le_bytes(*entry.last_chunk()?))),
+                CALLED => drop(called.insert(seq, attempt)),
+                // A later attempt has begun all the same.
+                TAKEN_BACK if called.get(&seq) != Some(&attempt) => {}
                 TAKEN_BACK => drop(called.remove(&seq)),
                 _ => return None,
             }
@@ -320,6 +323,19 @@ mod tests {
         log.calling(&[(Seq(2), 7)]);
         calls.close(&[Closed::Moved { seq: Seq(3), claim: None }, Closed::Moved { seq: Seq(2), claim: Some(7) }]);
         folder
+    }
+
+    #[test]
+    fn an_old_call_that_is_let_go_late_takes_no_later_one_with_it() {
+        // The process died after it had closed the claims of its calls, and before it noted that in the log.
+        let folder = left();
+        let mut calls = Calls::open(folder.path(), BOOT, 5).unwrap();
+        calls.log().unwrap().calling(&[(Seq(1), 2), (Seq(2), 8)]);
+        calls.close(&[Closed::Moved { seq: Seq(1), claim: Some(2) }, Closed::Moved { seq: Seq(2), claim: Some(8) }]);
+        drop(calls);
+        let calls = Calls::open(folder.path(), BOOT, 9).unwrap();
+        assert!(called(&calls, 1, 2, 5) && called(&calls, 2, 8, 5));
+        assert!(!called(&calls, 1, 1, 5) && !called(&calls, 2, 7, 5));
     }
 
     #[test]

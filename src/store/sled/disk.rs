@@ -76,7 +76,11 @@ impl Disk {
     /// all keys put first the leaves split while they are small, and each block is written once instead of three
     /// times.
     pub fn make_place(&self, tree: &Tree, key: &[u8]) -> Result<(), StoreError> {
-        tree.insert(key, &[]).map(drop).map_err(|error| self.error("write to", error))
+        self.insert(tree, key.into(), Vec::new())
+    }
+
+    fn insert(&self, tree: &Tree, key: IVec, block: Vec<u8>) -> Result<(), StoreError> {
+        tree.insert(key, block).map(drop).map_err(|error| self.error("write to", error))
     }
 
     /// The payload under this key, checked.
@@ -184,8 +188,13 @@ impl<'a> Blocks<'a> {
         if self.fresh {
             self.blocks.iter().try_for_each(|(key, _)| self.disk.make_place(&self.tree, key))?;
         }
+        let mut blocks = self.blocks.drain(..);
+        // One alone is all or nothing by itself, and for a batch sled writes its log twice.
+        if blocks.len() == 1 {
+            return blocks.try_for_each(|(key, block)| self.disk.insert(&self.tree, key, block));
+        }
         let mut batch = Batch::default();
-        self.blocks.drain(..).for_each(|(key, block)| batch.insert(key, block));
+        blocks.for_each(|(key, block)| batch.insert(key, block));
         self.disk.apply(&self.tree, batch)
     }
 }

@@ -212,9 +212,13 @@ impl Journal {
         let bytes = commit.finish(next_seq);
         let room = self.block_bytes - SEAL_BYTES - HEADER_BYTES;
         let parts = bytes.len().div_ceil(room) as u32;
-        while self.places < self.next_block + u64::from(parts) + PLACES_AHEAD {
-            disk.make_place(&self.tree, &self.places.to_be_bytes())?;
-            self.places += 1;
+        let wanted = self.next_block + u64::from(parts) + PLACES_AHEAD;
+        if self.places < wanted {
+            // Many at once, so that most commits write to sled's log but once.
+            for place in self.places..wanted + PLACES_AHEAD {
+                disk.make_place(&self.tree, &place.to_be_bytes())?;
+            }
+            self.places = wanted + PLACES_AHEAD;
         }
         let mut blocks = Blocks::new(disk, self.tree.clone(), Kind::Journal);
         let mut payload = Vec::with_capacity(self.block_bytes);
