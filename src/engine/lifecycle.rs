@@ -11,7 +11,7 @@ pub enum Phase {
     Preparing,
     /// Its claim is on the way to the store.
     Claiming,
-    /// Its claim is durable; waits in the wheel for its due.
+    /// Its claim is durable; waits in the wheel until it is nearly due.
     Claimed,
     /// Handed over to its shard.
     InFlight,
@@ -34,7 +34,7 @@ pub enum Happening {
     ClaimDue,
     /// Its claim is durable.
     ClaimStored,
-    /// Its due has come.
+    /// It is nearly due.
     HandedOver,
     /// It was taken back from its shard before the broadcaster was called.
     Withdrawn,

@@ -31,7 +31,7 @@ const KEPT: usize = 16_384;
 const GONE: usize = 1_024;
 
 /// So many are let in when their due has come, each time that one may start.
-const LET_IN: usize = 64;
+const LET_IN: usize = 4_096;
 
 const NONE: u32 = u32::MAX;
 
