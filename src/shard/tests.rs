@@ -391,7 +391,7 @@ proptest! {
                     let post = Post::new("p", "").profile(profile).priority(Priority::new(priority));
                     let delivery = dated(pushed.len() as u64, wall + due, by.map(|by| wall + due + by), &post);
                     // Some are handed over ahead; others were due when they were, and then the clock stepped back.
-                    if due > 0 && pushed.len() % 2 == 0 {
+                    if due > 0 && pushed.len().is_multiple_of(2) {
                         shard.keep(delivery.clone());
                     } else {
                         shard.push(delivery.clone());
