@@ -70,7 +70,7 @@ pub const COMMIT_BYTES: usize = 8 << 20;
 /// Commits handed to the committer and not yet answered.
 pub const COMMITS_IN_FLIGHT: usize = 2;
 /// Bytes that one page of a load brings.
-pub const PAGE_BYTES: usize = 2 << 20;
+pub const PAGE_BYTES: usize = 8 << 20;
 /// Events that a slow listener may lag behind.
 pub const EVENTS: usize = 65_536;
 /// Pools of one scheduler.

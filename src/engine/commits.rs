@@ -97,7 +97,10 @@ impl Batch {
         let is_full =
             |batch: &Self| batch.bytes >= limits::COMMIT_BYTES || batch.changes.len() >= limits::COMMIT_CHANGES;
         if line.back().is_none_or(is_full) {
-            line.push_back(Self::default());
+            // Behind one that is full comes another one that will be.
+            let (changes, then) = line.back().map_or((0, 0), |full| (full.changes.len(), full.then.len()));
+            let (changes, then) = (Vec::with_capacity(changes), Vec::with_capacity(then));
+            line.push_back(Self { changes, then, bytes: 0 });
         }
         let last = line.len() - 1;
         &mut line[last]

@@ -61,7 +61,7 @@ impl Engine {
     pub(super) fn catch_up(&mut self) {
         for place in 0..self.sites.len() {
             let (Some(pool), Some(site)) = (self.settings.pools.get(place), self.sites.get_mut(place)) else { return };
-            let is_full = site.window.bytes >= self.settings.memory / 2;
+            let is_full = site.window.is_filled(self.settings.memory);
             if site.late.is_empty() || !(is_full || site.window.is_passed(self.now.wall.before(LATE))) {
                 continue;
             }

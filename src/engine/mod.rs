@@ -141,6 +141,8 @@ struct Resident {
     prepare: prepare::Prepare,
     /// Whether it goes in order with others of its profile.
     in_order: bool,
+    /// How many parts it has; kept here as well because the body is far away.
+    parts: u16,
     /// Made when it was claimed, so that at its due there is little left to do.
     ready: Option<Delivery>,
     /// What was handed over and has not ended.
@@ -555,6 +557,7 @@ impl Engine {
         let prepare = prepare::Prepare::of(&record);
         let post = Resident {
             in_order: record.body.in_order(),
+            parts: record.body.parts() as u16,
             ready: None,
             record,
             phase,
@@ -579,7 +582,7 @@ impl Engine {
         let (before, after) = (weight(&post.record), weight(&record));
         post.prepare = prepare::Prepare::of(&record);
         (post.ready_at, post.placing, post.is_returned) = (record.ready_at(), late::Placing::Open, false);
-        (post.in_order, post.ready) = (record.body.in_order(), None);
+        (post.in_order, post.parts, post.ready) = (record.body.in_order(), record.body.parts() as u16, None);
         post.record = record;
         let place = self.places.get(post.record.pool);
         if let Some(site) = place.and_then(|place| self.sites.get_mut(place)) {

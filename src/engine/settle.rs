@@ -176,7 +176,7 @@ impl Engine {
     pub(super) fn delivered(&mut self, slot: u32, receipt: Receipt, lateness: Option<Duration>) {
         let Some(post) = self.posts.get(slot as usize) else { return };
         let part = post.record.notes.receipts().len();
-        if part + 1 >= post.record.body.parts() {
+        if part + 1 >= usize::from(post.parts) {
             return self.leave(slot, Outcome::Delivered(receipt), lateness, None);
         }
         let is_flying = post.phase == Phase::InFlight;

@@ -1,8 +1,8 @@
 //! What of a pool is in memory: everything up to a cursor, within a budget of bytes.
 //!
 //! Every live post of the pool at or before the cursor is resident. Loading moves the cursor forward, until the
-//! horizon is reached or half of the budget is used. A new post before the cursor is taken in at once. When three
-//! quarters are used, the window gives up its farther half; when all is used, the cursor is drawn back to just
+//! horizon is reached or three quarters of the budget are used. A new post before the cursor is taken in at once. When
+//! seven eighths are used, the window gives up its farther half; when all is used, the cursor is drawn back to just
 //! before the new post. What was given up comes again by loading, which skips what is resident.
 
 use std::time::Duration;
@@ -45,6 +45,16 @@ impl Window {
         self.cursor
     }
 
+    /// Whether as much is in memory as is loaded ahead; the rest is for what comes meanwhile.
+    pub fn is_filled(&self, memory: usize) -> bool {
+        self.bytes >= memory / 4 * 3
+    }
+
+    /// Whether what comes meanwhile has taken half of its part.
+    fn is_crowded(&self, memory: usize) -> bool {
+        self.bytes >= memory / 8 * 7
+    }
+
     /// Leaves what lies behind this to the store.
     fn draw_back(&mut self, to: Cursor) {
         self.cursor = self.cursor.min(to);
@@ -53,7 +63,7 @@ impl Window {
 
     /// Whether the window has fallen behind and may be loaded further.
     fn is_behind(&self, wanted: Timestamp, memory: usize) -> bool {
-        self.loading.is_none() && self.bytes < memory / 2 && self.cursor < Cursor::through(wanted)
+        self.loading.is_none() && !self.is_filled(memory) && self.cursor < Cursor::through(wanted)
     }
 }
 
@@ -69,7 +79,7 @@ impl Engine {
         for (place, (window, pool)) in windows.zip(&self.settings.pools).enumerate() {
             if window.is_behind(wanted, memory) {
                 window.loading = Some(Cursor::through(Timestamp::MAX));
-                let max_bytes = limits::PAGE_BYTES.min(memory / 8);
+                let max_bytes = limits::PAGE_BYTES.min(memory / 16);
                 self.effects.push_back(Effect::Load { place, pool: pool.id, after: window.cursor, until, max_bytes });
             }
         }
@@ -104,8 +114,8 @@ impl Engine {
         }
         // Attempts that earlier processes may have made have been counted now, or more than memory takes are left.
         if let Some(site) = self.sites.get_mut(place).filter(|site| !site.is_counted) {
-            let is_full = site.window.bytes >= self.settings.memory / 2;
-            site.is_counted = is_full || site.window.cursor >= Cursor::through(self.born);
+            let is_filled = site.window.is_filled(self.settings.memory);
+            site.is_counted = is_filled || site.window.cursor >= Cursor::through(self.born);
         }
         (0..self.sites.len()).for_each(|place| self.go_on(place));
     }
@@ -149,7 +159,7 @@ impl Engine {
         }
         let (memory, at) = (self.settings.memory, Cursor::of(record.home()));
         let Some(Site { window, .. }) = self.sites.get(place) else { return false };
-        if at <= window.cursor && window.bytes >= memory / 4 * 3 {
+        if at <= window.cursor && window.is_crowded(memory) {
             while self.shorten_window(place) {}
         }
         let Some(Site { window, .. }) = self.sites.get_mut(place) else { return false };
@@ -167,7 +177,7 @@ impl Engine {
             return false;
         };
         let ahead = window.cursor.at.since(self.now.wall) / 2;
-        if ahead <= self.settings.claim_ahead || window.bytes < self.settings.memory / 4 * 3 {
+        if ahead <= self.settings.claim_ahead || !window.is_crowded(self.settings.memory) {
             return false;
         }
         let nearer = Cursor::through(self.now.wall.after(ahead));

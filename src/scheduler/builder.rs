@@ -44,7 +44,7 @@ impl Builder {
             pools: Vec::new(),
             horizon: Duration::from_secs(60),
             claim_ahead: Duration::from_secs(2),
-            memory: 256 << 20,
+            memory: 512 << 20,
             max_payload: limits::PAYLOAD_BYTES,
             retention: Duration::from_secs(86_400),
             dead_letter_retention: Duration::from_secs(30 * 86_400),
@@ -85,7 +85,7 @@ impl Builder {
     }
 
     /// How many bytes of posts may be in memory, shared evenly by the pools; at least 64 KiB for each. Default:
-    /// 256 MiB. Half of it is filled ahead of time; what does not fit waits in the store and follows as memory
+    /// 512 MiB. Three quarters of it are filled ahead of time; what does not fit waits in the store and follows as memory
     /// becomes free.
     pub fn memory(mut self, bytes: usize) -> Self {
         self.memory = bytes;

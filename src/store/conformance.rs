@@ -231,7 +231,7 @@ macro_rules! promises {
 
 /// Sizes with which a few posts pass through every stage.
 fn tiny() -> Sizes {
-    Sizes { generation_bytes: 1_500, generation_marks: 4, block_bytes: 300, own_days: 2, part_blocks: 3 }
+    Sizes { generation_bytes: 1_500, generation_marks: 4, block_bytes: 300, own_days: 2, part_blocks: 3, spike: 1 }
 }
 
 promises! {
@@ -1262,7 +1262,7 @@ proptest! {
     fn both_stores_do_the_same_whatever_is_asked(
         ops in proptest::collection::vec(op(), 1..150), posts in 1usize..4_000, marks in 1usize..20, own_days in 0usize..4,
     ) {
-        let sizes = Sizes { generation_bytes: posts, generation_marks: marks, block_bytes: 300, own_days, part_blocks: 4 };
+        let sizes = Sizes { generation_bytes: posts, generation_marks: marks, block_bytes: 300, own_days, part_blocks: 4, spike: marks % 3 };
         let mut twins = Twins {
             memory: Bed::memory(),
             sled: Bed::sled(sizes),

@@ -228,6 +228,11 @@ impl Crew {
         let _ = self.calls.send(call);
     }
 
+    /// How many calls wait for a thread.
+    pub fn waiting(&self) -> usize {
+        self.calls.len()
+    }
+
     /// Adds threads if half of those that are there are blocked while something waits. Returns after how long to
     /// look again, if anything does.
     pub fn look(&self) -> Option<Duration> {

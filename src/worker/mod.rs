@@ -58,6 +58,8 @@ pub struct Worker {
 const REPORT: usize = 2_048;
 /// Most calls that are noted and started at once.
 const START: usize = 1_024;
+/// With so many calls waiting for its threads the crew has enough to do for a while.
+const PLENTY: usize = 64;
 
 impl Worker {
     /// Starts the loop on a thread of its own. It ends when nobody is left to give orders.
@@ -108,10 +110,13 @@ impl Desk {
             if std::mem::replace(&mut blocked, until) != until || self.taken > before || !report.is_empty() {
                 (report.blocked_until, report.taken) = (until, self.taken);
             }
+            let has_answers = !report.ended.is_empty();
             if !report.is_empty() {
                 self.worker.reports.put_waiting(report);
             }
-            if !more && started_all {
+            if !more && started_all && has_answers && self.worker.crew.waiting() >= PLENTY {
+                thread::yield_now();
+            } else if !more && started_all {
                 let look = self.worker.crew.look().map(|after| now.mono + after);
                 let until = self.worker.shard.poll_timeout().or(Wake { wall: None, mono: look });
                 clock.wait(until, &self.worker.bell);

@@ -30,8 +30,12 @@ use super::run::{Run, RunReader};
 use super::sorter::{self, Done, Job, Sorter};
 use super::state::{self, DayState, Days};
 
-/// Generations that may wait for the sorter; with more, commits wait too.
+/// Generations that the sorter may have; with more, commits wait too.
 const FROZEN: usize = 2;
+/// So many commits after its last large one a spike is over.
+pub const CALM: u32 = 32;
+/// Generations that are put off while a spike lasts.
+const PUT_OFF: usize = 3;
 /// Days on shelves that are forgotten at once, at most.
 const DAYS_AT_ONCE: usize = 1_000;
 /// Calls of earlier processes that are looked at in one go.
@@ -60,6 +64,10 @@ pub struct Core {
     pub(super) current: Memtable,
     /// Generations that are being sorted, or wait for it; oldest first.
     pub(super) frozen: VecDeque<Arc<Frozen>>,
+    /// How many of these the sorter has not got yet.
+    pub(super) put_off: usize,
+    /// Commits since the last one of a spike.
+    pub(super) calm: u32,
     pub(super) tallies: Tallies,
     pub(super) days: Days,
     /// Claims of this commit and later ones are this process's own.
@@ -107,6 +115,8 @@ impl Core {
         let mut verdicts = Vec::new();
         let mut full = None;
         let mut closed = Vec::new();
+        let is_spike =
+            changes.iter().filter(|change| matches!(change, Change::Settle { .. })).nth(self.sizes.spike).is_some();
         for change in changes {
             match change {
                 Change::Schedule(records) => {
@@ -175,6 +185,8 @@ impl Core {
         {
             self.rotate()?;
         }
+        self.calm = if is_spike { 0 } else { self.calm.saturating_add(1) };
+        self.sort_all_but(if self.calm < CALM { PUT_OFF } else { 0 });
         Ok(verdicts)
     }
 
@@ -303,9 +315,9 @@ impl Core {
         Ok(Run { tree, kind, day, generation })
     }
 
-    /// Hands the current generation to the sorter and begins the next one.
+    /// Freezes the current generation and begins the next one.
     fn rotate(&mut self) -> Result<(), StoreError> {
-        while self.frozen.len() >= FROZEN {
+        while self.frozen.len() - self.put_off >= FROZEN {
             self.wait()?;
         }
         let next = self.current.generation + 1;
@@ -317,9 +329,19 @@ impl Core {
     }
 
     pub(super) fn freeze(&mut self, table: Memtable) {
-        let frozen = Arc::new(Frozen::new(table));
-        self.frozen.push_back(Arc::clone(&frozen));
-        self.sorter.ask(Job::Sort(frozen));
+        self.frozen.push_back(Arc::new(Frozen::new(table)));
+        self.put_off += 1;
+    }
+
+    /// Gives the sorter all that is frozen, but for so many that came last.
+    pub(super) fn sort_all_but(&mut self, put_off: usize) {
+        while self.put_off > put_off {
+            let next = self.frozen.len() - self.put_off;
+            self.put_off -= 1;
+            if let Some(frozen) = self.frozen.get(next) {
+                self.sorter.ask(Job::Sort(Arc::clone(frozen)));
+            }
+        }
     }
 
     /// Takes in what the sorter has done.
@@ -359,6 +381,7 @@ impl Core {
 
     pub fn tidy(&mut self, now: Timestamp, retention: Duration) -> Result<bool, StoreError> {
         self.poll()?;
+        self.sort_all_but(0);
         self.check_calls()?;
         self.forget_before = self.forget_before.max(now.before(retention));
         Ok(self.forget()? || !self.calls.is_checked())
@@ -389,6 +412,7 @@ impl Core {
         let Some(first) = sorted.next() else {
             if !over.is_empty() {
                 self.rotate()?;
+                self.sort_all_but(0);
             }
             return Ok(false);
         };

@@ -81,6 +81,8 @@ pub(super) struct Sizes {
     pub own_days: usize,
     /// Blocks of a day in one tree, about.
     pub part_blocks: u64,
+    /// A commit with more outcomes is one of a spike: what can wait is sorted when the spike is over.
+    pub spike: usize,
 }
 
 impl Default for Sizes {
@@ -92,6 +94,7 @@ impl Default for Sizes {
             block_bytes: codec::BLOCK_BYTES,
             own_days: 64,
             part_blocks: 5_000,
+            spike: 1_024,
         }
     }
 }
@@ -135,7 +138,7 @@ impl SledStore {
     /// Whether the sorter has nothing to do.
     #[cfg(test)]
     pub(super) fn is_idle(&mut self) -> bool {
-        self.with(|core| core.poll().map(|()| core.sorter.pending == 0)).unwrap()
+        self.with(|core| core.poll().map(|()| core.sorter.pending + core.put_off == 0)).unwrap()
     }
 
     /// Lets the core do something. After an error it is not used again.

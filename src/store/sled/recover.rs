@@ -12,7 +12,7 @@ use crate::time::Timestamp;
 
 use super::calls::{self, Calls};
 use super::catalog::{self, Catalog, Meta, Sorted, Table, Through};
-use super::core::Core;
+use super::core::{CALM, Core};
 use super::disk::{self, Disk};
 use super::files::Folder;
 use super::index::Index;
@@ -131,6 +131,8 @@ fn rebuild(folder: Folder, disk: Arc<Disk>, sizes: Sizes) -> Result<Core, StoreE
         catalog,
         key_catalog,
         frozen: VecDeque::new(),
+        put_off: 0,
+        calm: CALM,
         tallies,
         days: Days::default(),
         own_from,
@@ -146,6 +148,7 @@ fn rebuild(folder: Folder, disk: Arc<Disk>, sizes: Sizes) -> Result<Core, StoreE
         current,
     };
     unsorted.into_iter().for_each(|(table, _)| core.freeze(table));
+    core.sort_all_but(0);
     Ok(core)
 }
 

@@ -14,7 +14,7 @@ const NOW: Timestamp = Timestamp::from_millis(NOON);
 
 /// Sizes with which a few posts pass through every stage, and sizes with which nothing is sorted.
 const TINY: Sizes =
-    Sizes { generation_bytes: 2_000, generation_marks: 10, block_bytes: 300, own_days: 2, part_blocks: 10 };
+    Sizes { generation_bytes: 2_000, generation_marks: 10, block_bytes: 300, own_days: 2, part_blocks: 10, spike: 4 };
 const UNSORTED: Sizes = Sizes { generation_bytes: usize::MAX, generation_marks: usize::MAX, ..TINY };
 
 fn open(path: &Path, sizes: Sizes) -> Result<SledStore, StoreError> {
@@ -76,6 +76,39 @@ fn raw(path: &Path) -> ::sled::Db {
             Err(error) => assert!(error.to_string().contains("lock"), "{error}"),
         }
     }
+}
+
+#[test]
+fn the_outcomes_of_a_spike_are_sorted_after_it_and_are_known_all_the_while() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut store = open(folder.path(), TINY).unwrap();
+    let records: Vec<Record> = (1..=120).map(|seq| record(seq, NOON)).collect();
+    schedule(&mut store, &records).unwrap();
+    let outcome = || Outcome::Delivered(Receipt::new("https://example.org"));
+    for records in records.chunks(12).take(9) {
+        let settle = |record: &Record| Change::Settle { home: record.home(), attempts: 1, outcome: outcome() };
+        store.commit(NOW, records.iter().map(settle).collect()).unwrap();
+        assert!(store.core.as_ref().unwrap().frozen.len() <= 5, "memory is bounded");
+        assert!(!store.is_idle(), "nothing more was put off");
+    }
+    let is_settled = |store: &mut SledStore, seq| matches!(store.find(Seq(seq)), Ok(Some(Found::Settled { .. })));
+    assert!((1..=108).all(|seq| is_settled(&mut store, seq)));
+    assert_eq!(load(&mut store).unwrap().len(), 12);
+    // As a process that dies now leaves it.
+    drop(store);
+    let mut store = open(folder.path(), TINY).unwrap();
+    assert!((1..=108).all(|seq| is_settled(&mut store, seq)));
+    assert_eq!(load(&mut store).unwrap().len(), 12);
+
+    let settle = |record: &Record| Change::Settle { home: record.home(), attempts: 1, outcome: outcome() };
+    for _ in 0..2 {
+        store.commit(NOW, records[108..].iter().map(settle).collect()).unwrap();
+    }
+    for number in 200..200 + u64::from(core::CALM) {
+        assert!(!store.is_idle(), "the spike is not over yet");
+        schedule(&mut store, &[record(number, NOON)]).unwrap();
+    }
+    assert_eq!(store.core.as_ref().unwrap().put_off, 0, "the spike is over");
 }
 
 /// A closed store with posts over a few days, some of them settled, claimed and moved, all of it sorted but the
