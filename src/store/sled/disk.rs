@@ -86,7 +86,7 @@ impl Disk {
     /// The payload under this key, checked.
     pub fn get(&self, tree: &Tree, kind: Kind, key: &[u8]) -> Result<Option<Bytes>, StoreError> {
         let block = tree.get(key).map_err(|error| self.error("read", error))?;
-        block.map(|block| self.open_block(kind, key, &block)).transpose()
+        block.map(|block| self.open_block(kind, key, block)).transpose()
     }
 
     /// All payloads whose keys lie in the range, checked, in order. A place without a block has an empty one.
@@ -99,16 +99,17 @@ impl Disk {
         let range = (range.start_bound().cloned(), range.end_bound().cloned());
         tree.range::<Vec<u8>, _>(range).map(move |item| {
             let (key, block) = item.map_err(|error| self.error("read", error))?;
-            let payload = if block.is_empty() { Bytes::new() } else { self.open_block(kind, &key, &block)? };
+            let payload = if block.is_empty() { Bytes::new() } else { self.open_block(kind, &key, block)? };
             Ok((key, payload))
         })
     }
 
-    fn open_block(&self, kind: Kind, key: &[u8], block: &[u8]) -> Result<Bytes, StoreError> {
-        match codec::unseal(kind, key, block) {
-            Some(payload) => Ok(Bytes::copy_from_slice(payload)),
-            None => Err(self.damaged(format!("the {kind:?} block {key:02x?} has a wrong checksum"))),
+    /// The payload shares the block's memory.
+    fn open_block(&self, kind: Kind, key: &[u8], block: IVec) -> Result<Bytes, StoreError> {
+        if codec::unseal(kind, key, &block).is_none() {
+            return Err(self.damaged(format!("the {kind:?} block {key:02x?} has a wrong checksum")));
         }
+        Ok(Bytes::from_owner(block).slice(codec::SEAL_BYTES..))
     }
 
     pub fn damaged(&self, what: impl Display) -> StoreError {

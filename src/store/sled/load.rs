@@ -25,6 +25,8 @@ pub struct Bookmark {
     cursor: Cursor,
     /// The next block of each generation.
     blocks: FxHashMap<u32, u32>,
+    /// How many posts its page brought.
+    posts: usize,
 }
 
 /// Something that holds posts of the pool and day, in order.
@@ -107,6 +109,8 @@ impl Core {
         page: &mut Page,
     ) -> Result<Option<Cursor>, StoreError> {
         self.day_state(day)?;
+        let before = self.bookmarks.get(&(pool, state::is_shelved(day))).filter(|mark| mark.cursor == after);
+        let expected = before.map_or(0, |mark| mark.posts);
         let readers = self.readers(pool, day, after)?;
         let (disk, Some(state)) = (&*self.disk, self.days.get(day)) else { return Err(StoreError::Poisoned) };
         let tables = self.frozen.iter().map(|frozen| (&frozen.table, frozen.places()));
@@ -123,6 +127,7 @@ impl Core {
             sources.push(Source::Table { table, places });
         }
 
+        page.posts.reserve(expected);
         let mut through = None;
         while let Some(mut top) = heap.peek_mut() {
             let Reverse((at, number)) = *top;
@@ -144,7 +149,8 @@ impl Core {
             Source::Run(reader) => Some((reader.generation(), reader.block())),
             Source::Table { .. } => None,
         });
-        let bookmark = Bookmark { day, cursor: through.unwrap_or(end), blocks: blocks.collect() };
+        let (cursor, posts) = (through.unwrap_or(end), page.posts.len());
+        let bookmark = Bookmark { day, cursor, blocks: blocks.collect(), posts };
         self.bookmarks.insert((pool, state::is_shelved(day)), bookmark);
         Ok(through)
     }
