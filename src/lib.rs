@@ -130,6 +130,10 @@ mod reply;
 mod retry;
 mod scheduler;
 mod shard;
+// Not a part of the API: public for the example `simulate` alone.
+#[cfg(any(test, feature = "test-util"))]
+#[doc(hidden)]
+pub mod sim;
 mod store;
 mod time;
 // Not a part of the API: public for the benches alone.

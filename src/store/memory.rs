@@ -51,6 +51,14 @@ struct Data {
 }
 
 impl MemoryStore {
+    /// A new store that is known by this number, the same in every run.
+    #[cfg(any(test, feature = "test-util"))]
+    pub(crate) fn with_identity(identity: u64) -> Self {
+        let store = Self::default();
+        store.data().identity = Some(identity);
+        store
+    }
+
     fn data(&self) -> MutexGuard<'_, Data> {
         // Nothing in here stops half-way.
         self.data.lock().unwrap_or_else(PoisonError::into_inner)
