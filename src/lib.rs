@@ -100,6 +100,7 @@
 //! # Crate features
 //!
 //! - `serde`: `Serialize` and `Deserialize` for ids, outcomes and events.
+//! - `test-util`: the crate's own simulation, for the example `simulate`; no part of the API.
 #![forbid(unsafe_code)]
 #![warn(missing_docs, missing_debug_implementations)]
 #![deny(

@@ -38,6 +38,8 @@ const MOST_POSTS: u64 = 20_000_000;
 const BATCH: usize = 20_000;
 /// How long after the lived window its posts are waited for.
 const PATIENCE: Duration = Duration::from_secs(60);
+/// Half of what the engine takes if nothing is said: the example keeps a plan and a ledger of all posts beside it.
+const MEMORY: usize = 256 << 20;
 /// What a broadcaster may take beyond its longest handling.
 const SPARE: Duration = Duration::from_secs(30);
 const MOST_CONCURRENT: usize = 1 << 20;
@@ -202,7 +204,7 @@ fn spike(posts: u32) -> Timeline {
 }
 
 fn start(store: SledStore, plan: &Plan, ledger: &Arc<Ledger>) -> Result<Scheduler, Failure> {
-    let mut builder = Scheduler::builder().store(store);
+    let mut builder = Scheduler::builder().store(store).memory(MEMORY);
     for (name, posts) in plan.pools.iter().zip(plan.lived_by_pool()) {
         // Wide enough even if all of them were at work at once.
         let concurrency = (2 * posts as usize).clamp(100, MOST_CONCURRENT);
