@@ -13,6 +13,7 @@ use bytes::Bytes;
 use crate::error::StoreError;
 
 use super::codec::{self, Kind, SEAL_BYTES};
+use super::nudge::Nudge;
 
 /// Most bytes that are given to sled in one batch, where a batch may be cut.
 const BATCH_BYTES: usize = 1 << 20;
@@ -23,6 +24,7 @@ const ACCESSES: u32 = 4_000;
 /// The open database.
 #[derive(Debug)]
 pub struct Disk {
+    nudge: Nudge,
     db: Db,
     /// Our own handle of sled's log: sled itself never makes it durable on time.
     log: File,
@@ -33,7 +35,7 @@ pub struct Disk {
 
 impl Disk {
     pub fn new(db: Db, log: File, path: PathBuf) -> Self {
-        Self { db, log, path, reserve: AtomicU64::new(super::RESERVE_BYTES) }
+        Self { nudge: Nudge::start(db.clone()), db, log, path, reserve: AtomicU64::new(super::RESERVE_BYTES) }
     }
 
     pub fn path(&self) -> &Path {
@@ -42,16 +44,16 @@ impl Disk {
 
     /// Makes everything written so far survive the loss of power.
     pub fn make_durable(&self) -> Result<(), StoreError> {
-        self.db.flush().map_err(|error| self.error("flush", error))?;
+        self.nudge.watch(|| self.db.flush()).map_err(|error| self.error("flush", error))?;
         self.log.sync_data().map_err(|error| self.io_error("sync", error))
     }
 
     pub fn tree(&self, name: &str) -> Result<Tree, StoreError> {
-        self.db.open_tree(name).map_err(|error| self.error("open a tree of", error))
+        self.nudge.watch(|| self.db.open_tree(name)).map_err(|error| self.error("open a tree of", error))
     }
 
     pub fn drop_tree(&self, name: &str) -> Result<(), StoreError> {
-        self.db.drop_tree(name).map(drop).map_err(|error| self.error("drop a tree of", error))
+        self.nudge.watch(|| self.db.drop_tree(name)).map(drop).map_err(|error| self.error("drop a tree of", error))
     }
 
     /// Lets sled free what it has given up. A tree that was dropped stays in memory until later accesses, each of
@@ -67,7 +69,7 @@ impl Disk {
     }
 
     pub fn apply(&self, tree: &Tree, batch: Batch) -> Result<(), StoreError> {
-        tree.apply_batch(batch).map_err(|error| self.error("write to", error))
+        self.nudge.watch(|| tree.apply_batch(batch)).map_err(|error| self.error("write to", error))
     }
 
     /// Puts nothing under this key, so that its block finds a place.
@@ -80,7 +82,7 @@ impl Disk {
     }
 
     fn insert(&self, tree: &Tree, key: IVec, block: Vec<u8>) -> Result<(), StoreError> {
-        tree.insert(key, block).map(drop).map_err(|error| self.error("write to", error))
+        self.nudge.watch(|| tree.insert(key, block)).map(drop).map_err(|error| self.error("write to", error))
     }
 
     /// The payload under this key, checked.

@@ -39,6 +39,7 @@ mod journal;
 mod keys;
 mod load;
 mod memtable;
+mod nudge;
 mod recover;
 mod remembered;
 mod run;
