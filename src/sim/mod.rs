@@ -1,7 +1,7 @@
 //! The engine in a world of faults: one thread, one seed, virtual time.
 //!
 //! The engine, the shards and the store's contract are the real ones; the threads around them, the clocks, the disk's
-//! moods, the network and the host are played by the [`world`]. An [`oracle`], a plain account of what was promised and
+//! moods, the network and the host are played by the `world`. An `oracle`, a plain account of what was promised and
 //! what happened, is asked after every step. The same seed gives the same run, step by step.
 
 mod network;
