@@ -71,6 +71,8 @@ pub const COMMIT_BYTES: usize = 8 << 20;
 pub const COMMITS_IN_FLIGHT: usize = 2;
 /// Bytes that one page of a load brings.
 pub const PAGE_BYTES: usize = 8 << 20;
+/// Bytes that one page of a list brings.
+pub const LIST_BYTES: usize = 2 << 20;
 /// Events that a slow listener may lag behind.
 pub const EVENTS: usize = 65_536;
 /// Pools of one scheduler.

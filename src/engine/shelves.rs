@@ -53,7 +53,7 @@ impl Engine {
             return listing.refuse(&Error::Closed);
         };
         let token = self.listings.insert(listing);
-        let max_bytes = limits::PAGE_BYTES;
+        let max_bytes = limits::LIST_BYTES;
         self.effects.push_back(Effect::List { token, pool, after, until, max_bytes });
     }
 

@@ -114,10 +114,13 @@ impl Desk {
             if !report.is_empty() {
                 self.worker.reports.put_waiting(report);
             }
-            if !more && started_all && has_answers && self.worker.crew.waiting() >= PLENTY {
+            if more || !started_all {
+                continue;
+            }
+            let look = self.worker.crew.look().map(|after| now.mono + after);
+            if has_answers && self.worker.crew.waiting() >= PLENTY {
                 thread::yield_now();
-            } else if !more && started_all {
-                let look = self.worker.crew.look().map(|after| now.mono + after);
+            } else {
                 let until = self.worker.shard.poll_timeout().or(Wake { wall: None, mono: look });
                 clock.wait(until, &self.worker.bell);
             }

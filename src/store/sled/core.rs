@@ -381,7 +381,6 @@ impl Core {
 
     pub fn tidy(&mut self, now: Timestamp, retention: Duration) -> Result<bool, StoreError> {
         self.poll()?;
-        self.sort_all_but(0);
         self.check_calls()?;
         self.forget_before = self.forget_before.max(now.before(retention));
         Ok(self.forget()? || !self.calls.is_checked())
@@ -402,6 +401,8 @@ impl Core {
 
     /// Has a day forgotten, or many small ones, or brought to where it can be. True if there is more to do right away.
     fn forget(&mut self) -> Result<bool, StoreError> {
+        // A day is forgotten with all that it is in: nothing of it may wait to be sorted.
+        self.sort_all_but(0);
         // The sorter takes its time, and commits may come; there is no hurry to forget.
         if self.sorter.pending > 0 {
             return Ok(false);

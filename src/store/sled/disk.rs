@@ -4,8 +4,8 @@ use std::fmt::Display;
 use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use ::sled::{Batch, Db, IVec, Tree};
 use bytes::Bytes;
@@ -13,10 +13,17 @@ use bytes::Bytes;
 use crate::error::StoreError;
 
 use super::codec::{self, Kind, SEAL_BYTES};
-use super::nudge::Nudge;
 
-/// Most bytes that are given to sled in one batch, where a batch may be cut.
-const BATCH_BYTES: usize = 1 << 20;
+/// Most bytes of new blocks that are gathered before they are written.
+const GATHERED_BYTES: usize = 1 << 20;
+
+/// Most bytes that are given to sled before it is waited until they are in its file.
+///
+/// sled (0.34.7) writes each full segment of its log, 512 KiB, in a thread of a pool of seven, and each of them takes the
+/// lock of the segments at its end. Whoever needs a new segment just where the file was cut waits for the job that cuts it,
+/// with that lock held (`SegmentAccountant::bump_tip`); with seven writers under way that job would never get a
+/// thread. So there must never be that many: what is written here makes sled write up to three times as much.
+const UNFLUSHED_BYTES: usize = 512 << 10;
 
 /// Accesses after which the memory of a dropped tree is free, as measured.
 const ACCESSES: u32 = 4_000;
@@ -24,8 +31,9 @@ const ACCESSES: u32 = 4_000;
 /// The open database.
 #[derive(Debug)]
 pub struct Disk {
-    nudge: Nudge,
     db: Db,
+    /// Bytes that were given to sled since it was last flushed. Held while something is written.
+    unflushed: Mutex<usize>,
     /// Our own handle of sled's log: sled itself never makes it durable on time.
     log: File,
     path: PathBuf,
@@ -35,7 +43,7 @@ pub struct Disk {
 
 impl Disk {
     pub fn new(db: Db, log: File, path: PathBuf) -> Self {
-        Self { nudge: Nudge::start(db.clone()), db, log, path, reserve: AtomicU64::new(super::RESERVE_BYTES) }
+        Self { db, unflushed: Mutex::new(0), log, path, reserve: AtomicU64::new(super::RESERVE_BYTES) }
     }
 
     pub fn path(&self) -> &Path {
@@ -44,16 +52,26 @@ impl Disk {
 
     /// Makes everything written so far survive the loss of power.
     pub fn make_durable(&self) -> Result<(), StoreError> {
-        self.nudge.watch(|| self.db.flush()).map_err(|error| self.error("flush", error))?;
+        self.flush(&mut self.unflushed())?;
         self.log.sync_data().map_err(|error| self.io_error("sync", error))
     }
 
+    fn unflushed(&self) -> MutexGuard<'_, usize> {
+        self.unflushed.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Waits until all that was written is in sled's file.
+    fn flush(&self, unflushed: &mut usize) -> Result<(), StoreError> {
+        *unflushed = 0;
+        self.db.flush().map(drop).map_err(|error| self.error("flush", error))
+    }
+
     pub fn tree(&self, name: &str) -> Result<Tree, StoreError> {
-        self.nudge.watch(|| self.db.open_tree(name)).map_err(|error| self.error("open a tree of", error))
+        self.db.open_tree(name).map_err(|error| self.error("open a tree of", error))
     }
 
     pub fn drop_tree(&self, name: &str) -> Result<(), StoreError> {
-        self.nudge.watch(|| self.db.drop_tree(name)).map(drop).map_err(|error| self.error("drop a tree of", error))
+        self.db.drop_tree(name).map(drop).map_err(|error| self.error("drop a tree of", error))
     }
 
     /// Lets sled free what it has given up. A tree that was dropped stays in memory until later accesses, each of
@@ -68,8 +86,9 @@ impl Disk {
         names.filter_map(|name| String::from_utf8(name.to_vec()).ok()).filter(|name| !name.starts_with("__")).collect()
     }
 
+    /// Changes a few things, all or nothing.
     pub fn apply(&self, tree: &Tree, batch: Batch) -> Result<(), StoreError> {
-        self.nudge.watch(|| tree.apply_batch(batch)).map_err(|error| self.error("write to", error))
+        tree.apply_batch(batch).map_err(|error| self.error("write to", error))
     }
 
     /// Puts nothing under this key, so that its block finds a place.
@@ -81,8 +100,16 @@ impl Disk {
         self.insert(tree, key.into(), Vec::new())
     }
 
+    /// Writes one block.
+    pub fn put(&self, tree: &Tree, kind: Kind, key: &[u8], payload: &[u8]) -> Result<(), StoreError> {
+        self.insert(tree, key.into(), codec::seal(kind, key, payload))
+    }
+
     fn insert(&self, tree: &Tree, key: IVec, block: Vec<u8>) -> Result<(), StoreError> {
-        self.nudge.watch(|| tree.insert(key, block)).map(drop).map_err(|error| self.error("write to", error))
+        let mut unflushed = self.unflushed();
+        *unflushed += key.len() + block.len();
+        tree.insert(key, block).map_err(|error| self.error("write to", error))?;
+        if *unflushed >= UNFLUSHED_BYTES { self.flush(&mut unflushed) } else { Ok(()) }
     }
 
     /// The payload under this key, checked.
@@ -175,29 +202,17 @@ impl<'a> Blocks<'a> {
 
     /// Adds a block; what was added before may be written now.
     pub fn put(&mut self, key: &[u8], payload: &[u8]) -> Result<(), StoreError> {
-        self.add(key, payload);
-        if self.bytes >= BATCH_BYTES { self.write() } else { Ok(()) }
-    }
-
-    /// Adds a block that is written together with all others since the last [`write`](Self::write).
-    pub fn add(&mut self, key: &[u8], payload: &[u8]) {
         self.bytes += SEAL_BYTES + payload.len();
         self.blocks.push((key.into(), codec::seal(self.kind, key, payload)));
+        if self.bytes >= GATHERED_BYTES { self.write() } else { Ok(()) }
     }
 
-    /// Writes what was added, all or nothing.
+    /// Writes what was added.
     pub fn write(&mut self) -> Result<(), StoreError> {
         self.bytes = 0;
         if self.fresh {
             self.blocks.iter().try_for_each(|(key, _)| self.disk.make_place(&self.tree, key))?;
         }
-        let mut blocks = self.blocks.drain(..);
-        // One alone is all or nothing by itself, and for a batch sled writes its log twice.
-        if blocks.len() == 1 {
-            return blocks.try_for_each(|(key, block)| self.disk.insert(&self.tree, key, block));
-        }
-        let mut batch = Batch::default();
-        blocks.for_each(|(key, block)| batch.insert(key, block));
-        self.disk.apply(&self.tree, batch)
+        self.blocks.drain(..).try_for_each(|(key, block)| self.disk.insert(&self.tree, key, block))
     }
 }

@@ -1,7 +1,8 @@
 //! The journal: every commit as it came, one after another; what the current generation is rebuilt from.
 //!
 //! ```text
-//! tree   j{generation}; key: block u64 BE, from 0 without gaps; the last ones without a block
+//! tree   j{generation}; key: block u64 BE, from 0 without gaps; the last ones without a block, or of a commit that
+//!        was not finished: its blocks are written from the last to the first
 //! block  commit u64 | part u32, parts u32 | part of the commit's entries
 //! commit now i64 | entries | 0, next seq varint
 //! entry  tag u8 | what the tag says; instants and numbers are steps from the entry before
@@ -17,7 +18,7 @@ use crate::post::{Home, Outcome, Receipt, Record};
 use crate::time::Timestamp;
 
 use super::codec::{self, Kind, Reader, SEAL_BYTES};
-use super::disk::{Blocks, Disk};
+use super::disk::Disk;
 
 const HEADER_BYTES: usize = 16;
 /// Keys that have a place before they have a block: as many as a leaf of sled's can hold, so that blocks never
@@ -220,26 +221,27 @@ impl Journal {
             }
             self.places = wanted + PLACES_AHEAD;
         }
-        let mut blocks = Blocks::new(disk, self.tree.clone(), Kind::Journal);
         let mut payload = Vec::with_capacity(self.block_bytes);
-        for (part, piece) in bytes.chunks(room).enumerate() {
+        // The first block comes last: with it the commit is there.
+        for (part, piece) in bytes.chunks(room).enumerate().rev() {
             payload.clear();
             payload.extend_from_slice(&number.to_le_bytes());
             payload.extend_from_slice(&(part as u32).to_le_bytes());
             payload.extend_from_slice(&parts.to_le_bytes());
             payload.extend_from_slice(piece);
-            blocks.add(&self.next_block.to_be_bytes(), &payload);
-            self.next_block += 1;
+            disk.put(&self.tree, Kind::Journal, &(self.next_block + part as u64).to_be_bytes(), &payload)?;
         }
-        blocks.write()?;
+        self.next_block += u64::from(parts);
         disk.make_durable()
     }
 
-    /// Reads all commits, the first of which must have this number, and goes on after the last.
+    /// Reads all commits, the first of which must have this number, and goes on after the last. Of one that was not
+    /// finished the last blocks may be there: they are taken away.
     pub fn replay(&mut self, disk: &Disk, first: u64, mut each: impl FnMut(u64, Commit)) -> Result<(), StoreError> {
         let mut number = first;
         let mut gathered = BytesMut::new();
         let mut next_part = 0;
+        let mut unfinished = Vec::new();
         for item in disk.range(&self.tree, Kind::Journal, ..) {
             let (key, payload) = item?;
             self.places += 1;
@@ -248,12 +250,16 @@ impl Journal {
             }
             let block = self.next_block;
             let damaged = || disk.damaged(format!("block {block} of commit {number} in the journal is wrong"));
-            if *key != block.to_be_bytes() {
-                return Err(disk.damaged(format!("block {block} is missing in the journal")));
-            }
             let mut reader = Reader::new(&payload);
             let header = (reader.u64(), reader.u32(), reader.u32(), reader.rest());
             let (Some(commit), Some(part), Some(parts), Some(piece)) = header else { return Err(damaged()) };
+            if *key != block.to_be_bytes() {
+                if commit != number || next_part > 0 || *key != (block + u64::from(part)).to_be_bytes() {
+                    return Err(disk.damaged(format!("block {block} is missing in the journal")));
+                }
+                unfinished.push(key);
+                continue;
+            }
             if (commit, part) != (number, next_part) {
                 return Err(damaged());
             }
@@ -269,7 +275,7 @@ impl Journal {
         if next_part > 0 {
             return Err(disk.damaged(format!("commit {number} in the journal is not complete")));
         }
-        Ok(())
+        unfinished.into_iter().try_for_each(|key| disk.make_place(&self.tree, &key))
     }
 }
 

@@ -39,7 +39,6 @@ mod journal;
 mod keys;
 mod load;
 mod memtable;
-mod nudge;
 mod recover;
 mod remembered;
 mod run;

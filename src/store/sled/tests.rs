@@ -249,6 +249,44 @@ fn a_commit_is_not_done_before_the_log_is_synced() {
 }
 
 #[test]
+fn a_commit_without_its_first_block_was_never_made() {
+    let folder = tempfile::tempdir().unwrap();
+    let db = ::sled::Config::default().path(folder.path()).open().unwrap();
+    let log = fs::OpenOptions::new().write(true).open(folder.path().join("db")).unwrap();
+    let disk = disk::Disk::new(db, log, PathBuf::from("store"));
+    let long = |seqs: std::ops::Range<u64>| {
+        let mut commit = journal::CommitWriter::new(NOW);
+        seqs.for_each(|seq| commit.post(&record(seq, NOON)));
+        commit
+    };
+    let replay = || {
+        let mut journal = journal::Journal::open(&disk, 1, 300).unwrap();
+        let mut found = Vec::new();
+        journal.replay(&disk, 1, |number, commit| found.push((number, commit.entries.len()))).map(|()| (journal, found))
+    };
+    let mut journal = journal::Journal::open(&disk, 1, 300).unwrap();
+    journal.write(&disk, 1, long(1..20), Seq(20)).unwrap();
+    let tree = disk.tree(&journal::tree_name(1)).unwrap();
+    let first = tree.iter().filter(|item| !item.as_ref().unwrap().1.is_empty()).count() as u64;
+    journal.write(&disk, 2, long(20..40), Seq(40)).unwrap();
+    // The blocks of a commit are written from the last to the first.
+    disk.make_place(&tree, &first.to_be_bytes()).unwrap();
+    disk.make_place(&tree, &(first + 1).to_be_bytes()).unwrap();
+    let (mut journal, found) = replay().unwrap();
+    assert_eq!(found, [(1, 19)]);
+    journal.write(&disk, 2, long(20..21), Seq(21)).unwrap();
+    assert_eq!(replay().unwrap().1, [(1, 19), (2, 1)]);
+    journal.write(&disk, 3, long(21..41), Seq(41)).unwrap();
+    assert_eq!(replay().unwrap().1, [(1, 19), (2, 1), (3, 20)]);
+    let block = tree.get((first + 2).to_be_bytes()).unwrap().unwrap();
+    disk.make_place(&tree, &(first + 2).to_be_bytes()).unwrap();
+    assert!(matches!(replay().map(drop), Err(StoreError::Damaged { .. })), "it has its first block, and lacks another");
+    tree.insert((first + 2).to_be_bytes(), block).unwrap();
+    disk.make_place(&tree, &(first - 1).to_be_bytes()).unwrap();
+    assert!(matches!(replay().map(drop), Err(StoreError::Damaged { .. })), "an earlier commit lacks a block");
+}
+
+#[test]
 fn a_database_that_lost_its_tail_is_noticed() {
     for sizes in [TINY, UNSORTED] {
         let folder = sample(30, sizes);
