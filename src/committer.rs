@@ -1,31 +1,18 @@
 //! The loop that owns the store: carries out what the engine asks of it, in order.
 
-use std::time::Duration;
 use std::{io, thread};
 
-use crate::engine::{Answer, Sought};
-use crate::id::PoolId;
+use crate::engine::{Answer, Request, Sought};
+use crate::error::StoreError;
 use crate::inbox::{Inbox, Slot};
-use crate::post::{Change, Cursor};
 use crate::store::Store;
-use crate::time::Timestamp;
-
-/// What the store is asked for.
-#[derive(Debug)]
-pub enum Request {
-    Commit { now: Timestamp, changes: Vec<Change> },
-    Load { place: usize, pool: PoolId, after: Cursor, until: Timestamp, max_bytes: usize },
-    List { token: usize, pool: PoolId, after: Cursor, until: Timestamp, max_bytes: usize },
-    Find { token: usize, sought: Sought },
-    Tidy { now: Timestamp, retention: Duration },
-}
 
 /// Starts the loop on a thread of its own. It ends, and closes the store, when nobody is left to ask.
 pub fn start(
     mut store: Box<dyn Store>,
     requests: Inbox<Request>,
     answers: Slot<Answer>,
-) -> io::Result<thread::JoinHandle<Result<(), crate::error::StoreError>>> {
+) -> io::Result<thread::JoinHandle<Result<(), StoreError>>> {
     thread::Builder::new().name("punctual committer".to_owned()).spawn(move || {
         while let Some(request) = requests.wait() {
             answers.put_waiting(carry_out(&mut *store, request));
@@ -34,7 +21,8 @@ pub fn start(
     })
 }
 
-fn carry_out(store: &mut dyn Store, request: Request) -> Answer {
+/// Does what the engine asks of the store.
+pub fn carry_out(store: &mut dyn Store, request: Request) -> Answer {
     match request {
         Request::Commit { now, changes } => Answer::Committed(store.commit(now, changes)),
         Request::Load { place, pool, after, until, max_bytes } => {

@@ -7,8 +7,7 @@ use std::{io, thread};
 use tokio::sync::broadcast;
 
 use crate::clock::{Bell, Clock};
-use crate::committer::Request;
-use crate::engine::{Answer, Command, Effect, Engine, Report};
+use crate::engine::{Answer, Command, Effect, Engine, Report, Request};
 use crate::error::{Error, StoreError};
 use crate::inbox::{Inbox, Refused, Slot, Take};
 use crate::limits;
@@ -98,15 +97,8 @@ impl Driver {
 
     fn carry_out(&mut self, effect: Effect) {
         match effect {
-            Effect::Commit { now, changes } => self.ask(Request::Commit { now, changes }),
-            Effect::Load { place, pool, after, until, max_bytes } => {
-                self.ask(Request::Load { place, pool, after, until, max_bytes });
-            }
-            Effect::List { token, pool, after, until, max_bytes } => {
-                self.ask(Request::List { token, pool, after, until, max_bytes });
-            }
-            Effect::Find { token, sought } => self.ask(Request::Find { token, sought }),
-            Effect::Tidy { now, retention } => self.ask(Request::Tidy { now, retention }),
+            // The engine never has more requests under way than the committer's inbox holds.
+            Effect::Ask(request) => self.store.put_waiting(request),
             Effect::Deliver { shard, deliveries } => self.order(shard, Order::Deliver(deliveries)),
             Effect::Look { shards } => shards.for_each(|shard| self.order(shard, Order::Look)),
             Effect::Stopping => self.crews.iter().for_each(|crew| crew.stop()),
@@ -116,11 +108,6 @@ impl Driver {
             }
             Effect::Stop { .. } => {}
         }
-    }
-
-    /// The engine never has more requests under way than the committer's inbox holds.
-    fn ask(&mut self, request: Request) {
-        self.store.put_waiting(request);
     }
 
     fn order(&mut self, shard: usize, order: Order) {

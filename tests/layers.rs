@@ -24,7 +24,7 @@ const RANKS: &[(&str, u8)] = &[
     ("inbox", 5),
     ("worker", 6),
     ("committer", 6),
-    ("sim", 6),
+    ("sim", 7),
     ("driver", 7),
     ("scheduler", 8),
     ("guide", 9),

@@ -9,7 +9,7 @@ use crate::time::Now;
 use super::changes::Mutation;
 use super::commits::{Planned, Then};
 use super::lifecycle::Phase;
-use super::message::{Attempt, Command, Effect, NewPost, SchedulePromise, Sought};
+use super::message::{Attempt, Command, Effect, NewPost, Request, SchedulePromise, Sought};
 use super::{Closing, Engine, Resident};
 
 /// Why the store was asked for a post.
@@ -167,7 +167,7 @@ impl Engine {
             Name::Key(key) => Sought::Key(key),
         };
         let token = self.searches.insert(search);
-        self.effects.push_back(Effect::Find { token, sought });
+        self.effects.push_back(Effect::Ask(Request::Find { token, sought }));
     }
 
     /// The store has looked.

@@ -181,10 +181,10 @@ pub enum Sought {
     Key(String),
 }
 
-/// What the engine wants done, in this order.
+/// What the store is asked for.
 #[derive(Debug)]
-pub enum Effect {
-    /// Commit these changes; answered by [`Answer::Committed`], in the order of the commits.
+pub enum Request {
+    /// Answered by [`Answer::Committed`].
     Commit { now: Timestamp, changes: Vec<Change> },
     /// Answered by [`Answer::Loaded`].
     Load { place: usize, pool: PoolId, after: Cursor, until: Timestamp, max_bytes: usize },
@@ -194,6 +194,13 @@ pub enum Effect {
     Find { token: usize, sought: Sought },
     /// Answered by [`Answer::Tidied`].
     Tidy { now: Timestamp, retention: Duration },
+}
+
+/// What the engine wants done, in this order.
+#[derive(Debug)]
+pub enum Effect {
+    /// Ask the store; requests are answered in their order.
+    Ask(Request),
     /// Hand these over to their shard.
     Deliver { shard: usize, deliveries: Vec<Delivery> },
     /// Have these shards look anew at what was blocked: limits have changed.
@@ -206,7 +213,7 @@ pub enum Effect {
     Stop { promise: Option<Promise<()>>, hangs: bool },
 }
 
-/// What the committer answers. Answers come in the order of the requests.
+/// What the committer answers.
 #[derive(Debug)]
 pub enum Answer {
     Committed(Result<Vec<Verdict>, StoreError>),

@@ -53,7 +53,7 @@ use crate::wheel::{Handle, Wheel};
 use commands::Search;
 use commits::{Commits, Then};
 use lifecycle::{Happening, Phase};
-pub use message::{Answer, Attempt, Command, Effect, NewPost, Report, SchedulePromise, Sought, Weight, Wish};
+pub use message::{Answer, Attempt, Command, Effect, NewPost, Report, Request, SchedulePromise, Sought, Weight, Wish};
 pub use plan::{plan, plan_due};
 use shelves::Listing;
 use site::{Hold, Site};
@@ -293,7 +293,7 @@ impl Engine {
         if self.failed.is_none()
             && let Some(changes) = self.commits.send(self.now.machine)
         {
-            return Some(Effect::Commit { now: self.now.wall, changes });
+            return Some(Effect::Ask(Request::Commit { now: self.now.wall, changes }));
         }
         self.settle_quiet();
         None
@@ -644,7 +644,7 @@ impl Engine {
         {
             self.tidy = Tidy::Asked;
             let retention = self.settings.retention;
-            self.effects.push_back(Effect::Tidy { now: self.now.wall, retention });
+            self.effects.push_back(Effect::Ask(Request::Tidy { now: self.now.wall, retention }));
             self.bury_old();
         }
     }

@@ -119,7 +119,7 @@ fn a_limited_pool_waits_for_the_counting_at_the_start_and_for_no_later_load() {
     rig.work();
     // claimed by now
     rig.pass(1_499);
-    while rig.asked.iter().all(|e| !matches!(e, Effect::Load { .. })) && rig.now.wall.millis() < 1_900_000_015_999 {
+    while rig.asked.iter().all(|e| !matches!(e, Request::Load { .. })) && rig.now.wall.millis() < 1_900_000_015_999 {
         rig.work();
         rig.pass(1);
     }
@@ -312,7 +312,7 @@ fn a_late_post_that_is_given_another_due_keeps_to_it() {
     let id = rig.stored(1_000, &Post::new("p", "x"));
     rig.pass(10_000);
     rig.work();
-    while rig.asked.iter().all(|e| !matches!(e, Effect::Load { .. })) {
+    while rig.asked.iter().all(|e| !matches!(e, Request::Load { .. })) {
         rig.work();
         rig.pass(100);
     }

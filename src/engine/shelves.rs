@@ -11,7 +11,7 @@ use crate::time::Timestamp;
 
 use super::commits::Why;
 use super::lifecycle::Phase;
-use super::message::Effect;
+use super::message::{Effect, Request};
 use super::{Engine, TIDY_EVERY};
 
 /// Why posts are listed.
@@ -54,7 +54,7 @@ impl Engine {
         };
         let token = self.listings.insert(listing);
         let max_bytes = limits::LIST_BYTES;
-        self.effects.push_back(Effect::List { token, pool, after, until, max_bytes });
+        self.effects.push_back(Effect::Ask(Request::List { token, pool, after, until, max_bytes }));
     }
 
     /// The host wants to see a shelf.

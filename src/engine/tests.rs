@@ -1,4 +1,5 @@
 use super::*;
+use crate::committer;
 use crate::gate::Rules;
 use crate::post::{Body, BroadcastError, Ending, Post, PostRef, Receipt, Shelf, Verdict};
 use crate::reply::Reply;
@@ -14,8 +15,8 @@ pub(super) struct Rig {
     pub store: MemoryStore,
     pub log: Option<Arc<dyn CallLog>>,
     pub now: Now,
-    /// Effects that wait for the store.
-    pub asked: VecDeque<Effect>,
+    /// What the store is asked for.
+    pub asked: VecDeque<Request>,
     /// Handed over ahead of the due.
     pub early: Vec<Delivery>,
     /// Handed over and due.
@@ -90,7 +91,7 @@ impl Rig {
                 Effect::Emit(event) => self.events.push(event),
                 Effect::Look { .. } | Effect::Stopping => {}
                 Effect::Stop { .. } => self.stopped = true,
-                asked => self.asked.push_back(asked),
+                Effect::Ask(request) => self.asked.push_back(request),
             }
         }
         let now = self.now.wall;
@@ -107,22 +108,8 @@ impl Rig {
 
     /// The store answers one request; false if there is none.
     pub fn answer_one(&mut self) -> bool {
-        let Some(effect) = self.asked.pop_front() else { return false };
-        let answer = match effect {
-            Effect::Commit { now, changes } => Answer::Committed(self.store.commit(now, changes)),
-            Effect::Load { place, pool, after, until, max_bytes } => {
-                Answer::Loaded { place, page: self.store.load(pool, after, until, max_bytes) }
-            }
-            Effect::List { token, pool, after, until, max_bytes } => {
-                Answer::Listed { token, page: self.store.load(pool, after, until, max_bytes) }
-            }
-            Effect::Find { token, sought: Sought::Seq(seq) } => Answer::Found { token, found: self.store.find(seq) },
-            Effect::Find { token, sought: Sought::Key(key) } => {
-                Answer::Found { token, found: self.store.find_key(&key) }
-            }
-            Effect::Tidy { now, retention } => Answer::Tidied(self.store.tidy(now, retention)),
-            other => panic!("not for the store: {other:?}"),
-        };
+        let Some(request) = self.asked.pop_front() else { return false };
+        let answer = committer::carry_out(&mut self.store, request);
         self.engine.handle_answer(self.now, answer);
         self.turn();
         true
@@ -134,9 +121,9 @@ impl Rig {
 
     /// The changes of the commits that wait for the store.
     pub fn commits(&self) -> Vec<&[Change]> {
-        fn changes(effect: &Effect) -> Option<&[Change]> {
-            match effect {
-                Effect::Commit { changes, .. } => Some(changes),
+        fn changes(request: &Request) -> Option<&[Change]> {
+            match request {
+                Request::Commit { changes, .. } => Some(changes),
                 _ => None,
             }
         }

@@ -14,7 +14,7 @@ use crate::post::{Called, Claimed, Cursor, Page, Record, Stored};
 use crate::time::Timestamp;
 
 use super::lifecycle::Phase;
-use super::message::Effect;
+use super::message::{Effect, Request};
 use super::site::Site;
 use super::{Engine, Resident};
 
@@ -80,7 +80,8 @@ impl Engine {
             if window.is_behind(wanted, memory) {
                 window.loading = Some(Cursor::through(Timestamp::MAX));
                 let max_bytes = limits::PAGE_BYTES.min(memory / 16);
-                self.effects.push_back(Effect::Load { place, pool: pool.id, after: window.cursor, until, max_bytes });
+                let load = Request::Load { place, pool: pool.id, after: window.cursor, until, max_bytes };
+                self.effects.push_back(Effect::Ask(load));
             }
         }
     }

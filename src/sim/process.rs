@@ -8,7 +8,8 @@ use rand::RngExt;
 use rand::rngs::Xoshiro256PlusPlus;
 
 use crate::catch_up::CatchUp;
-use crate::engine::{Answer, Attempt, Command, Effect, Engine, PoolSettings, Report, Settings, Sought};
+use crate::committer;
+use crate::engine::{Answer, Attempt, Command, Effect, Engine, PoolSettings, Report, Request, Settings};
 use crate::error::StoreError;
 use crate::gate::{Gate, Rules};
 use crate::id::PoolId;
@@ -47,7 +48,7 @@ pub struct Process {
     gate: Gate,
     log: Option<Arc<dyn CallLog>>,
     /// What the committer has not done yet.
-    requests: VecDeque<Effect>,
+    requests: VecDeque<Request>,
     /// Deliveries, and orders to look anew, that the shard has got.
     taken: u64,
     blocked: Option<Timestamp>,
@@ -152,7 +153,7 @@ impl Process {
                     self.has_ended = true;
                 }
                 Effect::Stopping | Effect::Emit(_) => {}
-                asked => self.requests.push_back(asked),
+                Effect::Ask(request) => self.requests.push_back(request),
             }
         }
     }
@@ -166,18 +167,8 @@ impl Process {
     pub fn serve(&mut self, now: Now, store: &mut MemoryStore, fails: bool) {
         let Some(request) = self.requests.pop_front() else { return };
         let answer = match request {
-            Effect::Commit { .. } if fails => Answer::Committed(Err(StoreError::Poisoned)),
-            Effect::Commit { now, changes } => Answer::Committed(store.commit(now, changes)),
-            Effect::Load { place, pool, after, until, max_bytes } => {
-                Answer::Loaded { place, page: store.load(pool, after, until, max_bytes) }
-            }
-            Effect::List { token, pool, after, until, max_bytes } => {
-                Answer::Listed { token, page: store.load(pool, after, until, max_bytes) }
-            }
-            Effect::Find { token, sought: Sought::Seq(seq) } => Answer::Found { token, found: store.find(seq) },
-            Effect::Find { token, sought: Sought::Key(key) } => Answer::Found { token, found: store.find_key(&key) },
-            Effect::Tidy { now, retention } => Answer::Tidied(store.tidy(now, retention)),
-            _ => return,
+            Request::Commit { .. } if fails => Answer::Committed(Err(StoreError::Poisoned)),
+            request => committer::carry_out(store, request),
         };
         self.engine.handle_answer(now, answer);
     }
@@ -185,7 +176,7 @@ impl Process {
     /// The process dies. Of the commits that were asked for, the first so many are durable all the same.
     pub fn die(self, store: &mut MemoryStore, kept: usize, oracle: &mut Oracle) {
         let commits = self.requests.into_iter().filter_map(|request| match request {
-            Effect::Commit { now, changes } => Some((now, changes)),
+            Request::Commit { now, changes } => Some((now, changes)),
             _ => None,
         });
         for (now, changes) in commits.take(kept) {

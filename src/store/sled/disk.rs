@@ -17,13 +17,15 @@ use super::codec::{self, Kind, SEAL_BYTES};
 /// Most bytes of new blocks that are gathered before they are written.
 const GATHERED_BYTES: usize = 1 << 20;
 
-/// Most bytes that are given to sled before it is waited until they are in its file.
+/// Most bytes that sled may have to write to its log before it is waited until they are in its file.
 ///
 /// sled (0.34.7) writes each full segment of its log, 512 KiB, in a thread of a pool of seven, and each of them takes the
-/// lock of the segments at its end. Whoever needs a new segment just where the file was cut waits for the job that cuts it,
-/// with that lock held (`SegmentAccountant::bump_tip`); with seven writers under way that job would never get a
-/// thread. So there must never be that many: what is written here makes sled write up to three times as much.
-const UNFLUSHED_BYTES: usize = 512 << 10;
+/// lock of the segments at its end. Whoever needs a new segment just where the file was cut waits for the job that cuts
+/// it, with that lock held (`SegmentAccountant::bump_tip`); with seven writers under way that job would never get a
+/// thread. So there must never be that many.
+const UNFLUSHED_BYTES: usize = 1 << 20;
+/// A block that replaces another has sled write so many times its size, about: from time to time it writes a whole leaf anew.
+const REPLACED: usize = 3;
 
 /// Accesses after which the memory of a dropped tree is free, as measured.
 const ACCESSES: u32 = 4_000;
@@ -32,7 +34,7 @@ const ACCESSES: u32 = 4_000;
 #[derive(Debug)]
 pub struct Disk {
     db: Db,
-    /// Bytes that were given to sled since it was last flushed. Held while something is written.
+    /// Bytes that sled has to write since it was last flushed. Held while something is written.
     unflushed: Mutex<usize>,
     /// Our own handle of sled's log: sled itself never makes it durable on time.
     log: File,
@@ -97,17 +99,17 @@ impl Disk {
     /// all keys put first the leaves split while they are small, and each block is written once instead of three
     /// times.
     pub fn make_place(&self, tree: &Tree, key: &[u8]) -> Result<(), StoreError> {
-        self.insert(tree, key.into(), Vec::new())
+        self.insert(tree, key.into(), Vec::new(), 1)
     }
 
-    /// Writes one block.
+    /// Writes one block, all or nothing, where nothing but a place is.
     pub fn put(&self, tree: &Tree, kind: Kind, key: &[u8], payload: &[u8]) -> Result<(), StoreError> {
-        self.insert(tree, key.into(), codec::seal(kind, key, payload))
+        self.insert(tree, key.into(), codec::seal(kind, key, payload), 1)
     }
 
-    fn insert(&self, tree: &Tree, key: IVec, block: Vec<u8>) -> Result<(), StoreError> {
+    fn insert(&self, tree: &Tree, key: IVec, block: Vec<u8>, times: usize) -> Result<(), StoreError> {
         let mut unflushed = self.unflushed();
-        *unflushed += key.len() + block.len();
+        *unflushed += (key.len() + block.len()) * times;
         tree.insert(key, block).map_err(|error| self.error("write to", error))?;
         if *unflushed >= UNFLUSHED_BYTES { self.flush(&mut unflushed) } else { Ok(()) }
     }
@@ -213,6 +215,7 @@ impl<'a> Blocks<'a> {
         if self.fresh {
             self.blocks.iter().try_for_each(|(key, _)| self.disk.make_place(&self.tree, key))?;
         }
-        self.blocks.drain(..).try_for_each(|(key, block)| self.disk.insert(&self.tree, key, block))
+        let times = if self.fresh { 1 } else { REPLACED };
+        self.blocks.drain(..).try_for_each(|(key, block)| self.disk.insert(&self.tree, key, block, times))
     }
 }
