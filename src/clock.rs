@@ -215,6 +215,32 @@ impl source::Source for ManualClock {
     }
 }
 
+/// What a loop does after a turn.
+#[derive(Debug)]
+pub(crate) enum Next {
+    /// There is more to do.
+    Again,
+    /// There is nothing to do at once, but there will be in a moment.
+    Yield,
+    /// There is nothing to do before this.
+    Wait(Wake),
+    /// The loop is over.
+    End,
+}
+
+impl Next {
+    /// Does it; false if the loop is over.
+    pub fn go_on(self, clock: &dyn Clock, bell: &Bell) -> bool {
+        match self {
+            Self::Again => {}
+            Self::Yield => thread::yield_now(),
+            Self::Wait(until) => clock.wait(until, bell),
+            Self::End => return false,
+        }
+        true
+    }
+}
+
 /// Wakes one thread. A ring while the thread is awake ends its next nap at once, so none is missed.
 #[derive(Clone, Default)]
 pub struct Bell(Arc<BellState>);

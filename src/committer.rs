@@ -7,18 +7,24 @@ use crate::error::StoreError;
 use crate::inbox::{Inbox, Slot};
 use crate::store::Store;
 
-/// Starts the loop on a thread of its own. It ends, and closes the store, when nobody is left to ask.
-pub fn start(
-    mut store: Box<dyn Store>,
-    requests: Inbox<Request>,
-    answers: Slot<Answer>,
-) -> io::Result<thread::JoinHandle<Result<(), StoreError>>> {
-    thread::Builder::new().name("punctual committer".to_owned()).spawn(move || {
-        while let Some(request) = requests.wait() {
-            answers.put_waiting(carry_out(&mut *store, request));
-        }
-        store.close()
-    })
+/// What a committer is made of.
+pub struct Committer {
+    pub store: Box<dyn Store>,
+    pub requests: Inbox<Request>,
+    pub answers: Slot<Answer>,
+}
+
+impl Committer {
+    /// Starts the loop on a thread of its own. It ends, and closes the store, when nobody is left to ask.
+    pub fn start(self) -> io::Result<thread::JoinHandle<Result<(), StoreError>>> {
+        let Self { mut store, requests, answers } = self;
+        thread::Builder::new().name("punctual committer".to_owned()).spawn(move || {
+            while let Some(request) = requests.wait() {
+                answers.put_waiting(carry_out(&mut *store, request));
+            }
+            store.close()
+        })
+    }
 }
 
 /// Does what the engine asks of the store.

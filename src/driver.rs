@@ -6,14 +6,14 @@ use std::{io, thread};
 
 use tokio::sync::broadcast;
 
-use crate::clock::{Bell, Clock};
+use crate::clock::{Bell, Clock, Next};
 use crate::engine::{Answer, Command, Effect, Engine, Report, Request};
 use crate::error::{Error, StoreError};
 use crate::inbox::{Inbox, Refused, Slot, Take};
 use crate::limits;
 use crate::post::{Delivery, Event};
 use crate::reply::Promise;
-use crate::worker::{Crew, Order};
+use crate::worker::{Callers, Order};
 
 /// What a driver is made of.
 #[derive(Debug)]
@@ -24,55 +24,63 @@ pub struct Driver {
     pub answers: Inbox<Answer>,
     pub reports: Inbox<Report>,
     pub store: Slot<Request>,
-    pub committer: thread::JoinHandle<Result<(), StoreError>>,
     pub desks: Vec<DeskEnd>,
-    pub crews: Vec<Arc<Crew>>,
+    pub crews: Vec<Arc<dyn Callers>>,
     pub events: broadcast::Sender<Event>,
+    /// Who waits for the end, once it has come, and whether the store hangs.
+    pub end: Option<(Option<Promise<()>>, bool)>,
+}
+
+/// The threads of the other loops.
+#[derive(Debug)]
+pub struct Threads {
+    pub workers: Vec<thread::JoinHandle<()>>,
+    pub committer: thread::JoinHandle<Result<(), StoreError>>,
 }
 
 /// The driver's end of one worker.
 #[derive(Debug)]
 pub struct DeskEnd {
     pub orders: Slot<Order>,
-    pub worker: thread::JoinHandle<()>,
     /// Orders that found the worker's inbox full.
     pub backlog: Vec<Order>,
 }
 
 impl Driver {
-    /// Starts the loop on a thread of its own.
-    pub fn start(self, clock: Arc<dyn Clock>) -> io::Result<thread::JoinHandle<()>> {
+    /// Starts the loop on a thread of its own. At its end it waits for the others.
+    pub fn start(mut self, clock: Arc<dyn Clock>, threads: Threads) -> io::Result<thread::JoinHandle<()>> {
         clock.attach(self.bell.clone());
-        thread::Builder::new().name("punctual driver".to_owned()).spawn(move || self.run(&*clock))
+        thread::Builder::new().name("punctual driver".to_owned()).spawn(move || {
+            while self.turn(&*clock).go_on(&*clock, &self.bell) {}
+            self.stop(threads);
+        })
     }
 
-    fn run(mut self, clock: &dyn Clock) {
-        loop {
-            // First what has arrived, then the time: what was said before the clock moved is judged after.
-            let commands = self.take_commands();
-            let answers: Vec<_> = self.answers.drain().collect();
-            let reports: Vec<_> = self.reports.drain().collect();
-            let now = clock.now();
-            self.engine.watch(self.events.receiver_count() > 0);
-            answers.into_iter().for_each(|answer| self.engine.handle_answer(now, answer));
-            reports.into_iter().for_each(|report| self.engine.handle_report(now, report));
-            commands.into_iter().for_each(|command| self.engine.handle_command(now, command));
-            self.engine.handle_timeout(now);
-            while let Some(effect) = self.engine.poll_effect() {
-                if let Effect::Stop { promise, hangs } = effect {
-                    return self.stop(promise, hangs);
-                }
-                self.carry_out(effect);
+    /// Takes what has arrived, lets time pass, carries out the effects.
+    pub fn turn(&mut self, clock: &dyn Clock) -> Next {
+        // First what has arrived, then the time: what was said before the clock moved is judged after.
+        let commands = self.take_commands();
+        let answers: Vec<_> = self.answers.drain().collect();
+        let reports: Vec<_> = self.reports.drain().collect();
+        let now = clock.now();
+        self.engine.watch(self.events.receiver_count() > 0);
+        answers.into_iter().for_each(|answer| self.engine.handle_answer(now, answer));
+        reports.into_iter().for_each(|report| self.engine.handle_report(now, report));
+        commands.into_iter().for_each(|command| self.engine.handle_command(now, command));
+        self.engine.handle_timeout(now);
+        while let Some(effect) = self.engine.poll_effect() {
+            self.carry_out(effect);
+            if self.end.is_some() {
+                return Next::End;
             }
-            let waiting = self.desks.iter_mut().map(DeskEnd::pass_on).fold(false, |any, full| any | full);
-            if self.engine.takes_commands() && !self.commands.is_empty() {
-                continue;
-            }
-            if !waiting {
-                clock.wait(self.engine.poll_timeout(), &self.bell);
-            } else {
-                thread::yield_now();
-            }
+        }
+        let waiting = self.desks.iter_mut().map(DeskEnd::pass_on).fold(false, |any, full| any | full);
+        if self.engine.takes_commands() && !self.commands.is_empty() {
+            Next::Again
+        } else if waiting {
+            Next::Yield
+        } else {
+            Next::Wait(self.engine.poll_timeout())
         }
     }
 
@@ -106,7 +114,7 @@ impl Driver {
                 // An error means that nobody listens.
                 let _ = self.events.send(event);
             }
-            Effect::Stop { .. } => {}
+            Effect::Stop { promise, hangs } => self.end = Some((promise, hangs)),
         }
     }
 
@@ -117,12 +125,13 @@ impl Driver {
     }
 
     /// Ends all loops, the store last, and says so. A store that hangs is left to itself.
-    fn stop(self, promise: Option<Promise<()>>, hangs: bool) {
-        let Self { commands, answers, reports, store, committer, desks, crews, .. } = self;
+    fn stop(self, threads: Threads) {
+        let Self { commands, answers, reports, store, desks, crews, end, .. } = self;
+        let (promise, hangs) = end.unwrap_or_default();
         // Nobody reads these any more; a loop that waits for room in them goes on.
         drop((answers, reports));
-        for DeskEnd { orders, worker, .. } in desks {
-            drop(orders);
+        drop(desks);
+        for worker in threads.workers {
             let _ = worker.join();
         }
         drop(crews);
@@ -130,7 +139,7 @@ impl Driver {
         let closed = if hangs {
             Err(Error::StoreStalled { stalled: Duration::ZERO })
         } else {
-            committer.join().unwrap_or(Err(StoreError::Poisoned)).map_err(Error::Store)
+            threads.committer.join().unwrap_or(Err(StoreError::Poisoned)).map_err(Error::Store)
         };
         drop(commands);
         if let Some(promise) = promise {

@@ -10,16 +10,24 @@ use tokio::sync::broadcast;
 
 use super::{Scheduler, Shared};
 use crate::clock::{Bell, Clock, SystemClock};
-use crate::driver::{DeskEnd, Driver};
+use crate::committer::Committer;
+use crate::driver::{DeskEnd, Driver, Threads};
 use crate::engine::{Engine, PoolSettings, PrepareSettings, Settings};
 use crate::error::{Error, Result};
 use crate::gate::{Gate, Rules};
 use crate::inbox::inbox;
+use crate::limits;
 use crate::pool::Pool;
 use crate::shard::Shard;
 use crate::store::{CallLog, Store};
-use crate::worker::{Crew, Worker};
-use crate::{committer, limits};
+use crate::worker::{Callers, Crew, Worker};
+
+/// The loops of a scheduler, not yet started.
+pub(crate) struct Loops {
+    pub driver: Driver,
+    pub workers: Vec<Worker>,
+    pub committer: Committer,
+}
 
 /// Sets a [`Scheduler`] up. A store and at least one pool are needed; the rest has defaults.
 #[must_use = "nothing runs until `start` is called"]
@@ -129,6 +137,25 @@ impl Builder {
     /// settings; [`Error::MissingPool`] if the store holds posts for a pool that was not given;
     /// [`Error::Store`] if the store cannot be used; [`Error::Thread`]. [`Error::NoStore`] if there is none.
     pub fn start(self) -> Result<Scheduler> {
+        let clock = Arc::clone(&self.clock);
+        let crew = |pool: &Pool, threads| {
+            let crew = Crew::start(&pool.name, &pool.broadcaster, threads, Arc::clone(&clock));
+            crew.map(|crew| Arc::new(crew) as Arc<dyn Callers>)
+        };
+        let (scheduler, Loops { driver, workers, committer }) = self.assemble(crew)?;
+        let workers = workers.into_iter().map(|worker| worker.start(Arc::clone(&clock)));
+        let workers = workers.collect::<io::Result<_>>().map_err(cannot_start)?;
+        let threads = Threads { workers, committer: committer.start().map_err(cannot_start)? };
+        driver.start(clock, threads).map_err(cannot_start)?;
+        Ok(scheduler)
+    }
+
+    /// Checks everything, opens what the store holds and puts the loops together, with these to call the
+    /// broadcasters.
+    pub(crate) fn assemble(
+        self,
+        mut crew: impl FnMut(&Pool, usize) -> io::Result<Arc<dyn Callers>>,
+    ) -> Result<(Scheduler, Loops)> {
         self.check()?;
         let Self { store, clock, pools, .. } = self;
         let mut store = store.ok_or(Error::NoStore)?;
@@ -197,43 +224,47 @@ impl Builder {
         let (events, _) = broadcast::channel(limits::EVENTS);
 
         let mut crews = Vec::with_capacity(pools.len());
+        let mut workers = Vec::with_capacity(first_shard);
         let mut desks = Vec::with_capacity(first_shard);
-        let desks_before = std::cell::Cell::new(0);
         for (place, (pool, settings)) in pools.iter().zip(&pool_settings).enumerate() {
-            let start = |threads| Crew::start(&pool.name, &pool.broadcaster, threads, Arc::clone(&clock)).map(Arc::new);
-            let worker = |shard: Shard, concurrency, timeout, log: Option<Arc<dyn CallLog>>, crew: &Arc<Crew>| {
-                let bell = Bell::default();
+            let mut add = |concurrency, timeout, gate: Gate, log: Option<Arc<dyn CallLog>>, callers| {
+                let (bell, number) = (Bell::default(), workers.len());
                 let (orders_in, orders) = inbox(limits::ORDERS, &bell);
-                let gate = shard.gate().clone();
-                let (reports, crew) = (reports_in.clone(), Arc::clone(crew));
-                let number = desks_before.get();
-                desks_before.set(number + 1);
-                let worker =
-                    Worker { place, number, shard, gate, concurrency, timeout, log, orders, reports, bell, crew };
-                let worker = worker.start(Arc::clone(&clock)).map_err(cannot_start)?;
-                Ok::<_, Error>(DeskEnd { orders: orders_in, worker, backlog: Vec::new() })
+                let shard = Shard::new(concurrency, timeout, gate.clone());
+                let reports = reports_in.clone();
+                workers.push(Worker {
+                    place,
+                    number,
+                    shard,
+                    gate,
+                    concurrency,
+                    timeout,
+                    log,
+                    orders,
+                    reports,
+                    bell,
+                    callers,
+                });
+                desks.push(DeskEnd { orders: orders_in, backlog: Vec::new() });
             };
-            let crew = start(pool.threads).map_err(cannot_start)?;
+            let callers = crew(pool, pool.threads).map_err(cannot_start)?;
             for index in 0..pool.shards {
                 // The concurrency is shared out evenly; the first shards take what is left over.
                 let share = pool.concurrency / pool.shards + usize::from(index < pool.concurrency % pool.shards);
-                let shard = Shard::new(share, pool.timeout, settings.gate.clone());
-                desks.push(worker(shard, share, pool.timeout, log.clone(), &crew)?);
+                add(share, pool.timeout, settings.gate.clone(), log.clone(), Arc::clone(&callers));
             }
-            crews.push(crew);
+            crews.push(callers);
             if let Some(own) = &pool.prepare {
-                let crew = start(own.threads).map_err(cannot_start)?;
-                let shard = Shard::new(own.concurrency, own.timeout, Gate::new(&pool.name, Rules::default()));
+                let callers = crew(pool, own.threads).map_err(cannot_start)?;
                 // What is prepared may be prepared again: nobody needs to know that it was called.
-                desks.push(worker(shard, own.concurrency, own.timeout, None, &crew)?);
-                crews.push(crew);
+                add(own.concurrency, own.timeout, Gate::new(&pool.name, Rules::default()), None, Arc::clone(&callers));
+                crews.push(callers);
             }
         }
-        let committer = committer::start(store, requests, answers_in).map_err(cannot_start)?;
-        let weak_events = events.downgrade();
-        let driver =
-            Driver { engine, bell, commands, answers, reports, store: requests_in, committer, desks, crews, events };
-        driver.start(Arc::clone(&clock)).map_err(cannot_start)?;
+        drop(reports_in);
+        let committer = Committer { store, requests, answers: answers_in };
+        let (store, weak_events) = (requests_in, events.downgrade());
+        let driver = Driver { engine, bell, commands, answers, reports, store, desks, crews, events, end: None };
 
         let pools = pools.iter().map(|pool| Arc::clone(&pool.name)).collect();
         let shared = Shared {
@@ -244,7 +275,7 @@ impl Builder {
             waiting: Arc::default(),
             events: weak_events,
         };
-        Ok(Scheduler { shared: Arc::new(shared) })
+        Ok((Scheduler { shared: Arc::new(shared) }, Loops { driver, workers, committer }))
     }
 
     fn check(&self) -> Result<()> {

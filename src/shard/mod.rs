@@ -131,11 +131,6 @@ impl Shard {
         self.running.iter()
     }
 
-    /// What may be started is asked of it.
-    pub fn gate(&self) -> &Gate {
-        &self.gate
-    }
-
     /// The delivery of this token, if it has not ended.
     pub fn delivery(&self, token: Token) -> Option<&Delivery> {
         self.running.get(token)

@@ -1,5 +1,6 @@
 //! The loop that owns one shard of a pool: takes deliveries, starts what may start, reports what came of it.
 
+mod call;
 mod crew;
 
 use std::collections::HashMap;
@@ -12,10 +13,11 @@ use crossbeam_channel::Receiver;
 use rustc_hash::FxHasher;
 use tokio::task::AbortHandle;
 
+pub use call::{Call, Callers};
+use call::{GivenUp, Port, Said, Word};
 pub use crew::Crew;
-use crew::{Call, GivenUp, Port, Said, Word};
 
-use crate::clock::{Bell, Clock};
+use crate::clock::{Bell, Clock, Next};
 use crate::engine::{Attempt, Report};
 use crate::error::Error;
 use crate::gate::Gate;
@@ -51,7 +53,7 @@ pub struct Worker {
     pub orders: Inbox<Order>,
     pub reports: Slot<Report>,
     pub bell: Bell,
-    pub crew: Arc<Crew>,
+    pub callers: Arc<dyn Callers>,
 }
 
 /// Most calls that are reported at once, so that the first of a spike do not wait for the last.
@@ -65,66 +67,71 @@ impl Worker {
     /// Starts the loop on a thread of its own. It ends when nobody is left to give orders.
     pub fn start(self, clock: Arc<dyn Clock>) -> io::Result<thread::JoinHandle<()>> {
         clock.attach(self.bell.clone());
-        let (port, said) = Port::new(&self.bell, &self.crew);
-        let desk = Desk { worker: self, port: Arc::new(port), said, taken: 0, waiting: HashMap::default() };
-        thread::Builder::new().name("punctual shard".to_owned()).spawn(move || desk.run(&*clock))
+        let (bell, mut desk) = (self.bell.clone(), Desk::new(self));
+        let run = move || while desk.turn(&*clock).go_on(&*clock, &bell) {};
+        thread::Builder::new().name("punctual shard".to_owned()).spawn(run)
     }
 }
 
 /// The loop's state.
-struct Desk {
+#[derive(Debug)]
+pub struct Desk {
     worker: Worker,
     port: Arc<Port>,
     said: Receiver<Said>,
     /// Deliveries, and orders to look anew, that it has taken.
     taken: u64,
+    /// Until when all that waits was said to be blocked.
+    blocked: Option<Timestamp>,
     /// Calls that go on in the runtime, by the index of their token.
     waiting: HashMap<usize, (Token, Timestamp, AbortHandle), BuildHasherDefault<FxHasher>>,
+    starting: Vec<(Token, Delivery)>,
 }
 
 impl Desk {
-    fn run(mut self, clock: &dyn Clock) {
-        let mut starting = Vec::new();
-        let mut blocked = None;
-        loop {
-            let (place, shard) = (self.worker.place, self.worker.number);
-            let mut report = Report { place, shard, ..Report::default() };
-            let before = self.taken;
-            if self.take_orders(clock) {
-                // Nobody wants to know any more; what has not been called yet shall not be.
-                for delivery in self.worker.shard.started() {
-                    delivery.facts().stage.withdraw();
-                }
-                // Each of them knows its way back to here.
-                self.port.given_up().clear();
-                return;
+    pub fn new(worker: Worker) -> Self {
+        let (port, said) = Port::new(&worker.bell, &*worker.callers);
+        let (waiting, starting) = (HashMap::default(), Vec::new());
+        Self { worker, port: Arc::new(port), said, taken: 0, blocked: None, waiting, starting }
+    }
+
+    /// Takes what has arrived, starts what may start, reports what came of it.
+    pub fn turn(&mut self, clock: &dyn Clock) -> Next {
+        let (place, shard) = (self.worker.place, self.worker.number);
+        let mut report = Report { place, shard, ..Report::default() };
+        let before = self.taken;
+        if self.take_orders(clock) {
+            // Nobody wants to know any more; what has not been called yet shall not be.
+            for delivery in self.worker.shard.started() {
+                delivery.facts().stage.withdraw();
             }
-            let now = clock.now();
-            let more = self.take_answers(now, &mut report);
-            self.give_up(now, &mut report);
-            self.give_back(now, &mut report);
-            let started_all = self.start_calls(now, &mut starting);
-            // Nothing is under way, and what waits does so for the time: the engine need not wait for it.
-            let is_resting = self.worker.shard.started().next().is_none();
-            let until = self.worker.shard.poll_timeout().wall.filter(|_| is_resting);
-            if std::mem::replace(&mut blocked, until) != until || self.taken > before || !report.is_empty() {
-                (report.blocked_until, report.taken) = (until, self.taken);
-            }
-            let has_answers = !report.ended.is_empty();
-            if !report.is_empty() {
-                self.worker.reports.put_waiting(report);
-            }
-            if more || !started_all {
-                continue;
-            }
-            let look = self.worker.crew.look().map(|after| now.mono + after);
-            if has_answers && self.worker.crew.waiting() >= PLENTY {
-                thread::yield_now();
-            } else {
-                let until = self.worker.shard.poll_timeout().or(Wake { wall: None, mono: look });
-                clock.wait(until, &self.worker.bell);
-            }
+            // Each of them knows its way back to here.
+            self.port.given_up().clear();
+            return Next::End;
         }
+        let now = clock.now();
+        let more = self.take_answers(now, &mut report);
+        self.give_up(now, &mut report);
+        self.give_back(now, &mut report);
+        let started_all = self.start_calls(now);
+        // Nothing is under way, and what waits does so for the time: the engine need not wait for it.
+        let is_resting = self.worker.shard.started().next().is_none();
+        let until = self.worker.shard.poll_timeout().wall.filter(|_| is_resting);
+        if std::mem::replace(&mut self.blocked, until) != until || self.taken > before || !report.is_empty() {
+            (report.blocked_until, report.taken) = (until, self.taken);
+        }
+        let has_answers = !report.ended.is_empty();
+        if !report.is_empty() {
+            self.worker.reports.put_waiting(report);
+        }
+        if more || !started_all {
+            return Next::Again;
+        }
+        let look = self.worker.callers.look().map(|after| now.mono + after);
+        if has_answers && self.worker.callers.waiting() >= PLENTY {
+            return Next::Yield;
+        }
+        Next::Wait(self.worker.shard.poll_timeout().or(Wake { wall: None, mono: look }))
     }
 
     /// True if nobody is left to give orders.
@@ -307,22 +314,22 @@ impl Desk {
     }
 
     /// Starts what may start, so many at once; false if there may be more.
-    fn start_calls(&mut self, now: Now, starting: &mut Vec<(Token, Delivery)>) -> bool {
-        while starting.len() < START
+    fn start_calls(&mut self, now: Now) -> bool {
+        while self.starting.len() < START
             && let Some(start) = self.worker.shard.poll_start(now)
         {
-            starting.push(start);
+            self.starting.push(start);
         }
         if let Some(log) = &self.worker.log {
-            let attempts = starting.iter().map(|(_, delivery)| (delivery.id().seq(), delivery.facts().claim));
+            let attempts = self.starting.iter().map(|(_, delivery)| (delivery.id().seq(), delivery.facts().claim));
             let attempts: Vec<(Seq, u32)> = attempts.collect();
             if !attempts.is_empty() {
                 log.calling(&attempts);
             }
         }
-        let is_all = starting.len() < START;
-        for (token, delivery) in starting.drain(..) {
-            self.worker.crew.call(Call { token, delivery, port: Arc::clone(&self.port) });
+        let is_all = self.starting.len() < START;
+        for (token, delivery) in self.starting.drain(..) {
+            self.worker.callers.call(Call { token, delivery, port: Arc::clone(&self.port) });
         }
         is_all
     }
