@@ -7,13 +7,14 @@
 //! ```
 //!
 //! A seed is a whole world, and the same seed is the same run. `--hours` is the virtual time of each; afterwards the
-//! world is healed, and every post must come to its end.
+//! world is healed, and every post must come to its end. A world that breaks a promise is shrunk: faults and kinds of
+//! wishes that it does not take are left out (`--without`).
 
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use clap::Parser;
-use punctual::sim::{self, Report};
+use punctual::sim::{self, CLASSES, Plan, Report};
 use serde_json::json;
 
 /// Lets the engine run in worlds of faults.
@@ -31,19 +32,25 @@ struct Options {
     /// Every so many seeds one runs twice, and must come to the same.
     #[arg(long, default_value_t = 100)]
     twice: u64,
+    /// What to leave out of the worlds, separated by commas.
+    #[arg(long, value_delimiter = ',', value_parser = clap::builder::PossibleValuesParser::new(CLASSES))]
+    without: Vec<String>,
     /// Prints one line of JSON.
     #[arg(long)]
     json: bool,
 }
 
 fn main() -> ExitCode {
-    let Options { seed, seeds, hours, twice, json } = Options::parse();
-    let (time, started) = (Duration::from_secs_f64(hours * 3_600.0), Instant::now());
-    let mut all = Report { seed, ..Report::default() };
+    let Options { seed: first, seeds, hours, twice, without, json } = Options::parse();
+    let without = without.into_iter().collect();
+    let plan = Plan { seed: first, time: Duration::from_secs_f64(hours * 3_600.0), without };
+    let started = Instant::now();
+    let mut all = Report { seed: first, ..Report::default() };
     let mut run = 0;
-    for seed in (seed..).take(seeds as usize) {
-        let report = sim::run(seed, time);
-        let differs = twice > 0 && run % twice == 0 && sim::run(seed, time).digest != report.digest;
+    for seed in (first..).take(seeds as usize) {
+        let plan = Plan { seed, ..plan.clone() };
+        let report = sim::run(&plan);
+        let differs = twice > 0 && run % twice == 0 && sim::run(&plan).digest != report.digest;
         run += 1;
         if differs {
             eprintln!("seed {seed} came to something else the second time");
@@ -54,16 +61,22 @@ fn main() -> ExitCode {
             break;
         }
     }
-    print(&all, run, hours, started.elapsed(), json);
+    let again = all.broken.as_ref().map(|broken| again(&sim::shrink(&Plan { seed: all.seed, ..plan }, broken)));
+    print(&all, run, again.as_deref(), started.elapsed(), json);
     if all.broken.is_some() { ExitCode::FAILURE } else { ExitCode::SUCCESS }
 }
 
-fn print(all: &Report, seeds: u64, hours: f64, took: Duration, as_json: bool) {
+/// The command that runs one plan.
+fn again(Plan { seed, time, without }: &Plan) -> String {
+    let (hours, without) = (time.as_secs_f64() / 3_600.0, without.iter().cloned().collect::<Vec<_>>().join(","));
+    let without = if without.is_empty() { without } else { format!(" --without '{without}'") };
+    format!("cargo run --release --features test-util --example simulate -- --seed {seed} --hours {hours}{without}")
+}
+
+fn print(all: &Report, seeds: u64, again: Option<&str>, took: Duration, as_json: bool) {
     let simulated = all.time.as_secs_f64() / 3_600.0;
-    let replay =
-        format!("cargo run --release --features test-util --example simulate -- --seed {} --hours {hours}", all.seed);
     if as_json {
-        let broken = all.broken.as_ref().map(|broken| json!({ "what": broken.to_string(), "replay": replay }));
+        let broken = all.broken.as_ref().map(|broken| json!({ "what": broken.to_string(), "again": again }));
         let figures = json!({
             "seeds": seeds, "hours": simulated, "seconds": took.as_secs_f64(), "steps": all.steps, "posts": all.posts,
             "calls": all.calls, "faults": all.faults, "checks": all.checks, "broken": broken,
@@ -78,6 +91,6 @@ fn print(all: &Report, seeds: u64, hours: f64, took: Duration, as_json: bool) {
     all.checks.iter().for_each(|(promise, times)| println!("  {times:>12}  {promise}"));
     match &all.broken {
         None => println!("\nnone broken"),
-        Some(broken) => println!("\nBROKEN: {broken}\nagain: {replay}"),
+        Some(broken) => println!("\nBROKEN, seed {}: {broken}\nagain: {}", all.seed, again.unwrap_or_default()),
     }
 }

@@ -24,10 +24,10 @@ const RANKS: &[(&str, u8)] = &[
     ("inbox", 5),
     ("worker", 6),
     ("committer", 6),
-    ("sim", 7),
+    ("sim", 9),
     ("driver", 7),
     ("scheduler", 8),
-    ("guide", 9),
+    ("guide", 10),
 ];
 
 fn rank(room: &str) -> Option<u8> {

@@ -12,6 +12,8 @@ use bytes::Bytes;
 use chrono::{DateTime, TimeZone, Utc};
 
 pub use builder::Builder;
+#[cfg(any(test, feature = "test-util"))]
+pub(crate) use builder::Loops;
 pub use events::Events;
 
 use crate::clock::Clock;

@@ -1,80 +1,193 @@
-//! How the played network answers.
+//! The network, and the broadcaster that publishes on it.
 
+use std::panic::resume_unwind;
 use std::time::Duration;
 
-use rand::RngExt;
-use rand::rngs::Xoshiro256PlusPlus;
+use crate::pool::Broadcaster;
+use crate::post::{BroadcastError, Delivery, Prepared, Receipt, Reconciled};
+use crate::quota::Scope;
 
-use crate::post::{BroadcastError, Ending, Receipt};
+use super::oracle::Content;
+use super::plan::{Draw, Plan};
+use super::scene::Scene;
 
-/// What a call comes to, decided when it is made.
-#[derive(Debug)]
-pub struct Fate {
-    pub publishes: bool,
-    /// What is answered, and how long after; nothing if it hangs for ever.
-    pub answer: Option<(Duration, Ending)>,
-    pub fault: Option<&'static str>,
-}
-
-/// How often what happens, in thousandths.
-#[derive(Debug)]
+/// How often what happens, in thousandths of the calls.
+#[derive(Clone, Debug)]
 pub struct Moods {
-    pub failing: u32,
-    pub refusing: u32,
-    pub losing: u32,
-    pub panicking: u32,
-    pub hanging: u32,
+    failing: u64,
+    refusing: u64,
+    losing: u64,
+    throttling: u64,
+    expelling: u64,
+    panicking: u64,
+    hanging: u64,
+    beating: u64,
     /// Longest answer, in milliseconds.
-    pub slowest: u64,
+    slowest: u64,
 }
 
 impl Moods {
-    /// A world in which each of these is there or not.
-    pub fn draw(rng: &mut Xoshiro256PlusPlus) -> Self {
-        let mut mood = |most: u32| if rng.random_bool(0.5) { rng.random_range(1..=most) } else { 0 };
+    pub fn draw(plan: &Plan, draw: &mut Draw) -> Self {
         Self {
-            failing: mood(300),
-            refusing: mood(50),
-            losing: mood(200),
-            panicking: mood(50),
-            hanging: mood(100),
-            slowest: u64::from(mood(20_000)).max(1),
+            failing: draw.rate(plan, "failing answers", 300),
+            refusing: draw.rate(plan, "refusals", 50),
+            losing: draw.rate(plan, "lost answers", 200),
+            throttling: draw.rate(plan, "throttling", 50),
+            expelling: draw.rate(plan, "expelled profiles", 10),
+            panicking: draw.rate(plan, "panics", 50),
+            hanging: draw.rate(plan, "hanging calls", 100),
+            beating: draw.rate(plan, "heartbeats and checkpoints", 300),
+            slowest: draw.rate(plan, "slow answers", 20_000),
         }
     }
 
     pub fn healed() -> Self {
-        Self { failing: 0, refusing: 0, losing: 0, panicking: 0, hanging: 0, slowest: 1 }
+        Self {
+            failing: 0,
+            refusing: 0,
+            losing: 0,
+            throttling: 0,
+            expelling: 0,
+            panicking: 0,
+            hanging: 0,
+            beating: 0,
+            slowest: 1,
+        }
+    }
+}
+
+/// What a call comes to, decided when it is made.
+enum Fate {
+    Answers(Result<(), BroadcastError>),
+    Panics,
+    Hangs,
+}
+
+/// Publishes for one process.
+#[derive(Clone, Debug)]
+pub struct Network {
+    pub scene: Scene,
+    pub process: u32,
+}
+
+/// A call is under way until this is dropped.
+struct UnderWay<'a> {
+    network: &'a Network,
+    post: usize,
+    call: u64,
+}
+
+impl Drop for UnderWay<'_> {
+    fn drop(&mut self) {
+        self.network.scene.look().oracle.ended(self.post, self.call);
+    }
+}
+
+impl Network {
+    /// The fate of a call, whether it publishes although it does not say so, and how long it takes.
+    fn fate(&self) -> (Fate, bool, Duration) {
+        let mut state = self.scene.look();
+        let Moods { failing, refusing, losing, throttling, expelling, panicking, hanging, slowest, .. } = state.moods;
+        let (mut fallen, publishes) = (state.dice.below(1_000), state.dice.falls(500));
+        let after = if state.dice.falls(300) { Duration::ZERO } else { state.dice.millis(slowest + 1) };
+        let retry = Duration::from_secs(1 + state.dice.below(60));
+        let answers = [
+            (failing, "the network fails", Fate::Answers(Err(BroadcastError::transient("503")))),
+            (refusing, "the network refuses", Fate::Answers(Err(BroadcastError::permanent("400")))),
+            (losing, "an answer is lost", Fate::Answers(Err(BroadcastError::unknown("504")))),
+            (
+                throttling,
+                "the network throttles",
+                Fate::Answers(Err(BroadcastError::throttled("429").retry_after(retry).scope(Scope::Pool))),
+            ),
+            (expelling, "a profile is expelled", Fate::Answers(Err(BroadcastError::unauthorized("401")))),
+            (panicking, "a broadcaster panics", Fate::Panics),
+            (hanging, "a broadcaster hangs", Fate::Hangs),
+        ];
+        for (share, fault, fate) in answers {
+            if fallen < share {
+                state.fault(fault);
+                let is_unknown = matches!(&fate, Fate::Answers(Err(error)) if error.is_unknown());
+                let may_publish = is_unknown || !matches!(fate, Fate::Answers(_));
+                return (fate, publishes && may_publish, after);
+            }
+            fallen -= share;
+        }
+        (Fate::Answers(Ok(())), true, after)
+    }
+}
+
+impl Broadcaster for Network {
+    async fn broadcast(&self, delivery: Delivery) -> Result<Receipt, BroadcastError> {
+        let content = Content::read(delivery.payload());
+        let now = self.scene.time();
+        let call = self.scene.look().oracle.call(&content, &delivery, self.process, now.wall);
+        let _under_way = UnderWay { network: self, post: content.post, call };
+        let (fate, publishes, after) = self.fate();
+        let (beats, is_first) = {
+            let mut state = self.scene.look();
+            let beating = state.moods.beating;
+            (state.dice.falls(beating), state.dice.falls(500))
+        };
+        let publish = || {
+            if publishes {
+                self.scene.look().oracle.published(&content);
+            }
+        };
+        // The request may arrive at once, or late.
+        if is_first {
+            publish();
+        }
+        if beats {
+            delivery.heartbeat();
+            let bytes = self.scene.look().oracle.ask_checkpoint(content.post);
+            if delivery.checkpoint(bytes).await.is_ok() {
+                self.scene.look().oracle.checkpointed(content.post, bytes);
+            }
+        }
+        if !after.is_zero() {
+            self.scene.sleep(after).await;
+        }
+        if !is_first {
+            publish();
+        }
+        match fate {
+            Fate::Answers(answer) => answer.map(|()| Receipt::new(format!("{}/{}", content.post, content.part))),
+            Fate::Hangs => std::future::pending().await,
+            // Without the hook that prints it.
+            Fate::Panics => resume_unwind(Box::new("at the disco")),
+        }
     }
 
-    pub fn fate(&self, rng: &mut Xoshiro256PlusPlus) -> Fate {
-        let after = Duration::from_millis(rng.random_range(0..=self.slowest));
-        let mut dice = rng.random_range(0..1_000);
-        let mut falls = |share: u32| {
-            let is_hit = dice < share;
-            dice = dice.saturating_sub(share) + if is_hit { 1_000 } else { 0 };
-            is_hit
-        };
-        let maybe = rng.random_bool(0.5);
-        let failed = |error| Some((after, Ending::Answered(Err(error))));
-        if falls(self.failing) {
-            let answer = failed(BroadcastError::transient("503"));
-            return Fate { publishes: false, answer, fault: Some("the network fails") };
+    async fn reconcile(&self, delivery: Delivery) -> Result<Reconciled, BroadcastError> {
+        let (content, after) = (Content::read(delivery.payload()), self.fate().2);
+        if !after.is_zero() {
+            self.scene.sleep(after).await;
         }
-        if falls(self.refusing) {
-            let answer = failed(BroadcastError::permanent("400"));
-            return Fate { publishes: false, answer, fault: Some("the network refuses") };
+        let mut state = self.scene.look();
+        let is_published = state.oracle.is_published(&content);
+        let receipt = Receipt::new(format!("{}/{}", content.post, content.part));
+        match state.dice.below(4) {
+            0 if state.moods.failing > 0 => Err(BroadcastError::transient("503")),
+            1 if state.moods.losing > 0 => Ok(Reconciled::Unknown),
+            _ if is_published => Ok(Reconciled::Sent(receipt)),
+            _ => Ok(Reconciled::NotSent),
         }
-        if falls(self.losing) {
-            let answer = failed(BroadcastError::unknown("504"));
-            return Fate { publishes: maybe, answer, fault: Some("the answer is lost") };
+    }
+
+    async fn prepare(&self, delivery: Delivery) -> Result<Prepared, BroadcastError> {
+        let (fate, _, after) = self.fate();
+        if !after.is_zero() {
+            self.scene.sleep(after).await;
         }
-        if falls(self.panicking) {
-            let answer = Some((after, Ending::Panicked { message: "at the disco".to_owned() }));
-            return Fate { publishes: maybe, answer, fault: Some("the broadcaster panics") };
+        match fate {
+            Fate::Answers(answer) => answer.map(|()| {
+                let mut state = self.scene.look();
+                let prepared = Prepared::new(delivery.payload());
+                if state.dice.falls(200) { prepared.valid_for(state.dice.millis(600_000)) } else { prepared }
+            }),
+            Fate::Hangs => std::future::pending().await,
+            Fate::Panics => resume_unwind(Box::new("at the disco")),
         }
-        if falls(self.hanging) {
-            return Fate { publishes: maybe, answer: None, fault: Some("the broadcaster hangs") };
-        }
-        Fate { publishes: true, answer: Some((after, Ending::Answered(Ok(Receipt::new("u"))))), fault: None }
     }
 }

@@ -1,9 +1,10 @@
 //! What was promised, and whether it is kept. Knows nothing of the engine.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
+use std::time::Duration;
 
-use crate::id::State;
-use crate::post::Guarantee;
+use crate::id::{PostId, State};
+use crate::post::{Delivery, Guarantee, Status};
 use crate::time::Timestamp;
 
 use super::Broken;
@@ -25,35 +26,185 @@ const TRUE: &str = "outcomes are true";
 /// One key names one post.
 const KEYS: &str = "one key, one post";
 /// What is called is what was said last.
-const CONTENT: &str = "what was edited is sent";
+const CONTENT: &str = "what was changed holds";
+/// What asks for order goes out in order, and never beside another.
+const ORDER: &str = "order is kept";
+/// The parts of a thread go out one after the other, with the receipts of those before.
+const THREADS: &str = "threads are in order";
+/// After a deadline nobody is called.
+const DEADLINE: &str = "deadlines are kept";
+/// Nobody is called for what is paused or held.
+const PAUSED: &str = "paused is paused";
+/// No window of a limit has more calls than it allows.
+const LIMIT: &str = "limits are kept";
+/// An attempt gets what the one before had kept.
+const CHECKPOINT: &str = "checkpoints are handed over";
+/// What was prepared for other content is not handed over.
+const PREPARED: &str = "what is prepared fits";
+/// Questions are answered.
+pub const ANSWERED: &str = "questions are answered";
+/// Not more than a process that does nothing but turn in circles.
+pub const TIME: &str = "time passes";
+
+/// A call that takes so long without a sign of life is given up.
+pub const TIMEOUT: Duration = Duration::from_secs(30);
+/// A post that comes in shortly before its due may find later ones on their way already.
+const KNOWN: Duration = Duration::from_secs(10);
+
+/// What a payload says.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Content {
+    pub post: usize,
+    pub part: usize,
+    pub revision: u32,
+}
+
+impl Content {
+    const BYTES: usize = 16;
+
+    pub fn write(self) -> Vec<u8> {
+        let mut bytes = Vec::with_capacity(Self::BYTES);
+        bytes.extend_from_slice(&(self.post as u64).to_le_bytes());
+        bytes.extend_from_slice(&(self.part as u32).to_le_bytes());
+        bytes.extend_from_slice(&self.revision.to_le_bytes());
+        bytes
+    }
+
+    /// What a payload says that was written by [`write`](Self::write); a post that does not exist if it was not.
+    pub fn read(payload: &[u8]) -> Self {
+        let number = |from: usize| payload.get(from..from + 4).and_then(|bytes| bytes.first_chunk().copied());
+        let number = |from| number(from).map_or(u32::MAX, u32::from_le_bytes);
+        Self { post: number(0) as usize, part: number(8) as usize, revision: number(12) }
+    }
+}
+
+/// What the host hands in.
+#[derive(Clone, Debug)]
+pub struct Given {
+    pub pool: usize,
+    pub profile: String,
+    pub key: Option<String>,
+    pub due: Timestamp,
+    pub guarantee: Guarantee,
+    pub in_order: bool,
+    pub parts: usize,
+    /// Useless so long after its due.
+    pub grace: Option<Duration>,
+}
+
+/// What was asked for and not answered, and what was answered last: one of these holds.
+#[derive(Clone, Debug)]
+struct Said<T> {
+    open: Vec<T>,
+    held: T,
+}
+
+impl<T: Copy + PartialEq> Said<T> {
+    fn new(held: T) -> Self {
+        Self { open: Vec::new(), held }
+    }
+
+    fn ask(&mut self, value: T) {
+        self.open.push(value);
+    }
+
+    /// It was done. What was asked for before it does not hold any more: wishes are carried out in their order.
+    fn done(&mut self, value: T) {
+        if let Some(place) = self.open.iter().position(|open| *open == value) {
+            self.open.drain(..=place);
+        }
+        self.held = value;
+    }
+
+    fn iter(&self) -> impl Iterator<Item = T> {
+        self.open.iter().copied().chain([self.held])
+    }
+}
+
+/// A call that has not ended.
+#[derive(Clone, Copy, Debug)]
+struct Call {
+    number: u64,
+    process: u32,
+    since: Duration,
+}
 
 /// What is known of one post.
 #[derive(Debug)]
 struct Known {
-    guarantee: Guarantee,
-    is_acknowledged: bool,
-    /// The dues that may hold: the acknowledged one, and those whose acknowledgement is still missing.
-    dues: BTreeSet<Timestamp>,
+    given: Given,
+    id: Option<PostId>,
+    /// By the monotonic clock.
+    acknowledged_at: Duration,
+    due: Said<Timestamp>,
+    /// Of each part, which revision of it is to be sent.
+    revisions: Vec<Said<u32>>,
+    checkpoint: Said<Option<[u8; 8]>>,
     is_cancelled: bool,
-    published: u32,
-    /// The process in which its call is under way.
-    under_way: Option<u32>,
+    /// The host took it back or gave it up, or tried to.
+    may_be_dropped: bool,
+    /// The host had it sent although it might have been published.
+    is_repeated: bool,
+    /// Its broadcaster was called, or may have been.
+    was_called: bool,
+    /// How often each part was published.
+    published: Vec<u32>,
+    under_way: Option<Call>,
+}
+
+impl Known {
+    /// Whether the host has published it at some other due than it was given.
+    fn was_hurried(&self) -> bool {
+        self.due.iter().any(|due| due == Timestamp::MIN)
+    }
+
+    /// What an account of it begins with.
+    fn story(&self) -> String {
+        let Self { id, acknowledged_at, due, was_called, under_way, .. } = self;
+        format!("{id:?}, acknowledged at {acknowledged_at:?}, {due:?}, called: {was_called}, under way: {under_way:?}")
+    }
+
+    fn is_published(&self) -> bool {
+        self.published.iter().all(|times| *times > 0)
+    }
+}
+
+/// A pool, as far as the host has a say in it.
+#[derive(Clone, Debug, Default)]
+pub struct Rules {
+    pub paused: Stop,
+    pub held: BTreeMap<String, Stop>,
+    /// So many calls in each window.
+    pub limit: Option<(usize, Duration)>,
+    /// When its callers were told to call.
+    pub entered: Vec<Timestamp>,
+}
+
+/// Whether something stands still. While a wish to change that is under way, nobody knows.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum Stop {
+    #[default]
+    Unsure,
+    Stopped,
 }
 
 /// All that was promised.
 #[derive(Debug, Default)]
 pub struct Oracle {
     posts: Vec<Known>,
-    keys: BTreeMap<String, u128>,
+    keys: BTreeMap<String, PostId>,
+    pub pools: Vec<Rules>,
     pub calls: u64,
     pub checks: BTreeMap<&'static str, u64>,
     pub broken: Option<Broken>,
     pub step: u64,
+    /// By the monotonic clock.
+    pub now: Duration,
 }
 
 impl Oracle {
     /// Notes that a promise was looked at; and if it was not kept, how.
-    fn check(&mut self, promise: &'static str, is_kept: bool, how: impl FnOnce() -> String) {
+    pub fn check(&mut self, promise: &'static str, is_kept: bool, how: impl FnOnce() -> String) {
         *self.checks.entry(promise).or_default() += 1;
         if !is_kept && self.broken.is_none() {
             self.broken = Some(Broken { promise, how: how(), step: self.step });
@@ -61,88 +212,231 @@ impl Oracle {
     }
 
     /// The host hands in a post; its number.
-    pub fn hand_in(&mut self, due: Timestamp, guarantee: Guarantee) -> usize {
+    pub fn hand_in(&mut self, given: Given) -> usize {
         self.posts.push(Known {
-            guarantee,
-            is_acknowledged: false,
-            dues: [due].into(),
+            id: None,
+            acknowledged_at: Duration::ZERO,
+            due: Said::new(given.due),
+            revisions: vec![Said::new(0); given.parts],
+            checkpoint: Said::new(None),
             is_cancelled: false,
-            published: 0,
+            may_be_dropped: false,
+            is_repeated: false,
+            was_called: false,
+            published: vec![0; given.parts],
             under_way: None,
+            given,
         });
         self.posts.len() - 1
     }
 
-    pub fn acknowledged(&mut self, post: usize, key: Option<String>, id: u128) {
-        if let Some(known) = self.posts.get_mut(post) {
-            known.is_acknowledged = true;
+    pub fn given(&self, post: usize) -> Option<&Given> {
+        self.posts.get(post).map(|known| &known.given)
+    }
+
+    pub fn id(&self, post: usize) -> Option<PostId> {
+        self.posts.get(post).and_then(|known| known.id)
+    }
+
+    pub fn acknowledged(&mut self, post: usize, id: PostId) {
+        let now = self.now;
+        let Some(known) = self.posts.get_mut(post) else { return };
+        if known.id.is_none() {
+            known.acknowledged_at = now;
         }
+        let before = *known.id.get_or_insert(id);
+        let key = known.given.key.clone();
+        self.check(KEYS, before == id, || format!("post {post} was {before} and is {id}"));
         if let Some(key) = key {
             let before = *self.keys.entry(key.clone()).or_insert(id);
-            self.check(KEYS, before == id, || format!("{key} was {before:032x} and is {id:032x}"));
+            self.check(KEYS, before == id, || format!("{key} was {before} and is {id}"));
         }
     }
 
-    /// The host asks for another due.
+    /// The host asks for another due; for now, if it is the first instant of all.
     pub fn ask_due(&mut self, post: usize, due: Timestamp) {
-        self.posts[post].dues.insert(due);
+        self.posts[post].due.ask(due);
     }
 
-    /// It was done: no other due holds any more, but for those that were asked for since.
-    pub fn moved(&mut self, post: usize, due: Timestamp, since: &[Timestamp]) {
-        self.posts[post].dues = since.iter().copied().chain([due]).collect();
+    pub fn moved(&mut self, post: usize, due: Timestamp) {
+        self.posts[post].due.done(due);
+    }
+
+    /// The host asks for other content; which revision it is.
+    pub fn ask_edit(&mut self, post: usize, part: usize) -> u32 {
+        let said = &mut self.posts[post].revisions[part];
+        let revision = said.iter().max().unwrap_or(0) + 1;
+        said.ask(revision);
+        revision
+    }
+
+    pub fn edited(&mut self, post: usize, part: usize, revision: u32) {
+        self.posts[post].revisions[part].done(revision);
+    }
+
+    pub fn ask_checkpoint(&mut self, post: usize) -> [u8; 8] {
+        let bytes = self.calls.to_le_bytes();
+        if let Some(known) = self.posts.get_mut(post) {
+            known.checkpoint.ask(Some(bytes));
+        }
+        bytes
+    }
+
+    pub fn checkpointed(&mut self, post: usize, bytes: [u8; 8]) {
+        if let Some(known) = self.posts.get_mut(post) {
+            known.checkpoint.done(Some(bytes));
+        }
     }
 
     pub fn cancelled(&mut self, post: usize) {
         self.posts[post].is_cancelled = true;
     }
 
-    /// The broadcaster is called to publish.
-    pub fn call(&mut self, post: usize, process: u32, now: Timestamp, due: Timestamp, is_marked: bool) {
+    /// The host wants it dropped, or sent again whatever happened to it.
+    pub fn ask_resolution(&mut self, post: usize, is_dropped: bool, is_repeated: bool) {
+        self.posts[post].may_be_dropped |= is_dropped;
+        self.posts[post].is_repeated |= is_repeated;
+    }
+
+    /// A process had it on its way to the broadcaster when it died.
+    pub fn was_on_its_way(&mut self, post: usize) {
+        if let Some(known) = self.posts.get_mut(post) {
+            known.was_called = true;
+        }
+    }
+
+    /// The gate let a call in then, and it was made.
+    pub fn entered(&mut self, pool: usize, at: Timestamp) {
+        if let Some(rules) = self.pools.get_mut(pool) {
+            rules.entered.push(at);
+        }
+    }
+
+    /// The broadcaster is called to publish; the number of the call.
+    pub fn call(&mut self, content: &Content, delivery: &Delivery, process: u32, now: Timestamp) -> u64 {
         self.calls += 1;
-        let Some(known) = self.posts.get(post) else {
-            return self.check(CONTENT, false, || format!("{post} was never handed in"));
+        self.judge(content, delivery, process, now);
+        if let Some(known) = self.posts.get_mut(content.post) {
+            known.was_called = true;
+            known.under_way = Some(Call { number: self.calls, process, since: self.now });
+        }
+        self.calls
+    }
+
+    fn judge(&mut self, content: &Content, delivery: &Delivery, process: u32, now: Timestamp) {
+        let Content { post, part, revision } = *content;
+        let Some(known) = self.posts.get(post).filter(|known| part < known.given.parts) else {
+            return self.check(CONTENT, false, || format!("{content:?} was never handed in"));
         };
-        let first = known.dues.first().copied().unwrap_or(Timestamp::MAX);
-        let (dues, is_cancelled) = (known.dues.clone(), known.is_cancelled);
-        let (published, guarantee, under_way) = (known.published, known.guarantee, known.under_way);
-        self.check(EARLY, now >= first, || format!("post {post} at {now:?}, due {first:?}"));
-        self.check(CONTENT, dues.contains(&due), || format!("post {post} has {due:?}, not one of {dues:?}"));
+        let due = delivery.facts().due;
+        let first = known.due.iter().min().unwrap_or(Timestamp::MAX);
+        let last = known.due.iter().max().unwrap_or(Timestamp::MIN);
+        let is_due = known.was_hurried() || known.due.iter().any(|known| known == due);
+        let is_revision = known.revisions[part].iter().any(|known| known == revision);
+        let is_fit = delivery.prepared().is_none_or(|prepared| prepared == delivery.payload());
+        let kept = delivery.checkpointed().and_then(|bytes| bytes.first_chunk().copied());
+        let is_kept = part > 0 || known.given.parts > 1 || known.checkpoint.iter().any(|known| known == kept);
+        let is_after = known.published[..part].iter().all(|times| *times > 0) && delivery.receipts().len() == part;
+        let own = delivery.receipts().iter().enumerate();
+        let is_after = is_after && own.into_iter().all(|(part, receipt)| receipt.as_str() == format!("{post}/{part}"));
+        let in_time = part > 0 || known.was_hurried() || known.given.grace.is_none_or(|grace| now <= last.after(grace));
+        let (published, is_cancelled) = (known.published[part], known.is_cancelled);
+        let is_alone = !self.is_under_way(known, process);
+        let is_allowed = published == 0 || known.given.guarantee == Guarantee::AtLeastOnce || known.is_repeated;
+        let (pool, profile) = (known.given.pool, known.given.profile.clone());
+        let stops = self.pools.get(pool).map(|rules| (rules.paused, rules.held.get(&profile).copied()));
+        let is_stopped = stops.is_some_and(|(paused, held)| paused == Stop::Stopped || held == Some(Stop::Stopped));
+        let before = self.out_of_order(post, process);
+
+        self.check(EARLY, now >= first && now >= due, || format!("post {post} at {now:?}, due {first:?} or {due:?}"));
+        self.check(CONTENT, is_due, || format!("post {post} has {due:?}, which it does not have any more"));
+        self.check(CONTENT, is_revision, || format!("post {post} has an old revision {revision} of part {part}"));
         self.check(CANCELLED, !is_cancelled, || format!("post {post}"));
-        self.check(ALONE, under_way != Some(process), || format!("post {post}"));
-        self.check(UNMARKED, published == 0 || is_marked, || format!("post {post} was published {published} times"));
-        let is_allowed = published == 0 || guarantee == Guarantee::AtLeastOnce;
+        self.check(ALONE, is_alone, || format!("post {post}"));
+        self.check(UNMARKED, published == 0 || delivery.is_redelivery(), || format!("post {post}, part {part}"));
         self.check(TWICE, is_allowed, || format!("post {post} was published {published} times"));
-        self.posts[post].under_way = Some(process);
+        self.check(DEADLINE, in_time, || format!("post {post} at {now:?}"));
+        self.check(PAUSED, !is_stopped, || format!("post {post} of {profile:?} in pool {pool}"));
+        let story = before.map(|before| self.posts[before].story());
+        self.check(ORDER, before.is_none(), || format!("post {post}, due {due:?}, at {now:?} before {story:?}"));
+        self.check(CHECKPOINT, is_kept, || format!("post {post} got {kept:?}"));
+        self.check(PREPARED, is_fit, || format!("post {post}, revision {revision}"));
+        if delivery.parts() > 1 {
+            self.check(THREADS, is_after, || format!("post {post}, part {part}"));
+        }
     }
 
-    pub fn published(&mut self, post: usize) {
-        self.posts[post].published += 1;
+    /// Whether a call of this process is under way and not given up.
+    fn is_under_way(&self, known: &Known, process: u32) -> bool {
+        known.under_way.is_some_and(|call| call.process == process && self.now < call.since + TIMEOUT)
     }
 
-    pub fn is_published(&self, post: usize) -> bool {
-        self.posts.get(post).is_some_and(|known| known.published > 0)
+    /// Another post of the same profile that must go out before this one, or is on its way at the same time.
+    fn out_of_order(&self, post: usize, process: u32) -> Option<usize> {
+        let Given { pool, profile, in_order: true, .. } = &self.posts[post].given else { return None };
+        let earliest = self.posts[post].due.iter().min()?;
+        if profile.is_empty() {
+            return None;
+        }
+        self.posts.iter().position(|other| {
+            let is_like = other.given.in_order && other.given.pool == *pool && other.given.profile == *profile;
+            let is_beside = self.is_under_way(other, process);
+            // Whether it ended without a call nobody but the engine knows where it may be missed or dropped.
+            let is_known = other.id.is_some() && self.now >= other.acknowledged_at + KNOWN;
+            let waits = is_known && !other.was_called && !other.is_cancelled && !other.may_be_dropped;
+            let is_sure = other.given.grace.is_none() && other.due.open.is_empty() && !other.was_hurried();
+            let is_before = other.due.held < earliest && self.posts[post].due.open.is_empty();
+            is_like && (is_beside || waits && is_sure && is_before && !self.posts[post].was_hurried())
+        })
     }
 
-    /// The call has ended, or was given up.
-    pub fn ended(&mut self, post: usize) {
-        self.posts[post].under_way = None;
+    pub fn published(&mut self, content: &Content) {
+        let Some(known) = self.posts.get_mut(content.post) else { return };
+        known.published[content.part] += 1;
+        let times = known.published[content.part];
+        let is_allowed = times == 1 || known.given.guarantee == Guarantee::AtLeastOnce || known.is_repeated;
+        self.check(TWICE, is_allowed, || format!("post {} is published {times} times", content.post));
     }
 
-    /// What the engine says of a post when it has been asked; at the end nothing may be under way.
-    pub fn said(&mut self, post: usize, state: Option<State>, at_the_end: bool) {
-        let Known { is_acknowledged, is_cancelled, published, .. } = self.posts[post];
-        self.check(LOST, !is_acknowledged || state.is_some(), || format!("post {post} is not known"));
-        let Some(state) = state else { return };
+    pub fn is_published(&self, content: &Content) -> bool {
+        self.posts.get(content.post).is_some_and(|known| known.published[content.part] > 0)
+    }
+
+    /// The call has ended.
+    pub fn ended(&mut self, post: usize, call: u64) {
+        if let Some(known) = self.posts.get_mut(post) {
+            known.under_way.take_if(|under_way| under_way.number == call);
+        }
+    }
+
+    /// What the engine says of a post when it has been asked.
+    pub fn said(&mut self, post: usize, status: Option<&Status>, at_the_end: bool) {
+        let known = &self.posts[post];
+        let (is_acknowledged, is_published) = (known.id.is_some(), known.is_published());
+        self.check(LOST, !is_acknowledged || status.is_some(), || format!("post {post} is not known"));
+        let Some(status) = status else { return };
+        let (known, state) = (&self.posts[post], status.state());
         let is_true = match state {
-            State::Delivered => published > 0,
-            State::Cancelled | State::Missed => true,
-            _ => !is_cancelled,
+            State::Delivered => is_published,
+            State::Missed => !known.is_cancelled,
+            State::Cancelled => true,
+            State::Held | State::InDoubt | State::Failed | State::InFlight | State::Scheduled => !known.is_cancelled,
         };
-        self.check(TRUE, is_true, || format!("post {post} is {state}, was published {published} times"));
+        self.check(TRUE, is_true, || format!("post {post} is {state}, published: {is_published}"));
         if at_the_end {
-            let has_ended = state.is_final() || state == State::InDoubt;
-            self.check(LOST, has_ended, || format!("post {post} is {state} in the end"));
+            self.check(LOST, state.is_final(), || format!("post {post} is {state} in the end"));
+        }
+    }
+
+    /// At the end: no window of a limit had too many calls.
+    pub fn check_limits(&mut self) {
+        for pool in 0..self.pools.len() {
+            let Some((most, window)) = self.pools[pool].limit else { continue };
+            let entered = self.pools[pool].entered.clone();
+            for (first, after) in entered.iter().zip(entered.iter().skip(most)) {
+                let is_kept = after.since(*first) >= window;
+                self.check(LIMIT, is_kept, || format!("pool {pool}: more than {most} from {first:?} to {after:?}"));
+            }
         }
     }
 
@@ -151,11 +445,14 @@ impl Oracle {
     }
 
     pub fn acknowledgements(&self) -> u64 {
-        self.posts.iter().filter(|known| known.is_acknowledged).count() as u64
+        self.posts.iter().filter(|known| known.id.is_some()).count() as u64
     }
 
     pub fn digest(&self) -> u64 {
-        let one = |known: &Known| u64::from(known.published) << 2 | u64::from(known.is_cancelled) << 1;
+        let one = |known: &Known| {
+            let published = known.published.iter().fold(0, |sum: u64, times| sum << 3 | u64::from(*times));
+            published << 2 | u64::from(known.is_cancelled) << 1 | u64::from(known.was_called)
+        };
         self.posts.iter().fold(0, |digest: u64, known| (digest ^ one(known)).wrapping_mul(0x9E37_79B9_7F4A_7C15))
     }
 }

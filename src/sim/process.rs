@@ -1,331 +1,237 @@
-//! One process: the engine, its shard, and what the threads around them do, step by step.
+//! One process: a scheduler as the host has it, whose loops turn when the world says so.
 
 use std::collections::VecDeque;
-use std::sync::Arc;
+use std::fmt;
+use std::io;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use rand::RngExt;
-use rand::rngs::Xoshiro256PlusPlus;
+use tokio::runtime::Runtime;
+use tokio::sync::watch;
 
-use crate::catch_up::CatchUp;
-use crate::committer;
-use crate::engine::{Answer, Attempt, Command, Effect, Engine, PoolSettings, Report, Request, Settings};
-use crate::error::StoreError;
-use crate::gate::{Gate, Rules};
-use crate::id::PoolId;
-use crate::post::{BroadcastError, Delivery, Doubt, Ending, Guarantee, Receipt, Reconciled, Task};
-use crate::retry::RetryPolicy;
-use crate::shard::{Ended, Shard, Token};
+use crate::clock::{Clock, Next};
+use crate::committer::{self, Committer};
+use crate::driver::Driver;
+use crate::engine::{Answer, Request};
+use crate::error::{Error, Result, StoreError};
+use crate::inbox::Take;
+use crate::pool::{DynBroadcaster, Pool};
+use crate::post::Task;
+use crate::scheduler::{Builder, Loops, Scheduler};
+use crate::store::MemoryStore;
 use crate::store::backend::Backend;
-use crate::store::{CallLog, MemoryStore};
-use crate::time::{Now, Timestamp, Wake};
+use crate::time::{Timestamp, Wake};
+use crate::worker::{Call, Callers, Desk};
 
-use super::network::Moods;
-use super::oracle::Oracle;
+use super::oracle::Content;
+use super::scene::Scene;
 
-const CONCURRENCY: usize = 8;
-const TIMEOUT: Duration = Duration::from_secs(30);
-const GIVEN_UP: usize = CONCURRENCY;
-pub const POOL: &str = "p";
+/// Turns after which tasks of a runtime that are awake have done what they can.
+const POLLS: u32 = 6;
 
-/// A call of the broadcaster that has not been answered.
-#[derive(Debug)]
-struct Call {
-    token: Token,
-    delivery: Delivery,
-    started: Timestamp,
-    /// When it is answered, by the monotonic clock, and what; nothing if never.
-    answer: Option<(Duration, Ending)>,
-    is_given_up: bool,
-}
-
-#[derive(Debug)]
 pub struct Process {
-    /// Which one it is, from 1.
-    number: u32,
-    engine: Engine,
-    shard: Shard,
-    gate: Gate,
-    log: Option<Arc<dyn CallLog>>,
-    /// What the committer has not done yet.
-    requests: VecDeque<Request>,
-    /// Deliveries, and orders to look anew, that the shard has got.
-    taken: u64,
-    blocked: Option<Timestamp>,
-    told: u64,
-    calls: Vec<Call>,
+    pub scheduler: Scheduler,
+    scene: Scene,
+    driver: Driver,
+    desks: Vec<Desk>,
+    committer: Committer,
+    crews: Vec<Arc<Crew>>,
+    runtime: Runtime,
     pub has_ended: bool,
 }
 
-/// What the rest of the world looks like from a process.
-pub struct Around<'a> {
-    pub now: Now,
-    pub rng: &'a mut Xoshiro256PlusPlus,
-    pub network: &'a Moods,
-    pub oracle: &'a mut Oracle,
-    pub faults: &'a mut dyn FnMut(&'static str),
+/// Those who make the calls of a pool, when the world lets them.
+struct Crew {
+    pool: usize,
+    broadcaster: Arc<dyn DynBroadcaster>,
+    scene: Scene,
+    /// With the instants at which the gate let them in.
+    calls: Mutex<VecDeque<(Timestamp, Call)>>,
+    stopping: watch::Sender<bool>,
 }
 
-/// Posts carry their number as payload.
-fn number(delivery: &Delivery) -> usize {
-    delivery.payload().first_chunk().map_or(usize::MAX, |bytes| u64::from_le_bytes(*bytes) as usize)
+impl Crew {
+    fn calls(&self) -> MutexGuard<'_, VecDeque<(Timestamp, Call)>> {
+        self.calls.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl fmt::Debug for Crew {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Crew")
+    }
+}
+
+impl Callers for Crew {
+    fn call(&self, call: Call) {
+        let entered = self.scene.time().wall;
+        self.calls().push_back((entered, call));
+    }
+
+    fn waiting(&self) -> usize {
+        self.calls().len()
+    }
+
+    fn look(&self) -> Option<Duration> {
+        None
+    }
+
+    fn stop(&self) {
+        self.stopping.send_replace(true);
+    }
+
+    fn stopping(&self) -> watch::Receiver<bool> {
+        self.stopping.subscribe()
+    }
 }
 
 impl Process {
     /// The process starts on what the earlier ones have left.
-    pub fn start(number: u32, store: &mut MemoryStore, memory: usize, now: Now) -> Result<Self, StoreError> {
-        let id = store.pools(&[POOL.to_owned()])?.first().copied().unwrap_or(PoolId(0));
-        let gate = Gate::new(POOL, Rules::default());
-        let pool = PoolSettings {
-            id,
-            name: POOL.into(),
-            first_shard: 0,
-            shards: 1,
-            retry: RetryPolicy::exponential(Duration::from_secs(10)),
-            guarantee: Guarantee::AtLeastOnce,
-            catch_up: CatchUp::at_once(),
-            gate: gate.clone(),
-            is_limited: false,
-            has_accounts: false,
-            prepare: None,
-        };
-        let settings = Settings {
-            store: store.identity(),
-            next_seq: store.next_seq(),
-            last_commit_at: store.last_commit_at(),
-            remembered: store.remembered()?,
-            pools: vec![pool],
-            horizon: Duration::from_secs(60),
-            claim_ahead: Duration::from_secs(2),
-            memory,
-            stall_after: Duration::from_secs(10),
-            retention: Duration::from_secs(400 * 86_400),
-            dead_letter_retention: Duration::from_secs(400 * 86_400),
-        };
-        let log = store.call_log();
-        let (engine, shard) = (Engine::new(settings, now), Shard::new(CONCURRENCY, TIMEOUT, gate.clone()));
-        Ok(Self {
-            number,
-            engine,
-            shard,
-            gate,
-            log,
-            requests: VecDeque::new(),
-            taken: 0,
-            blocked: None,
-            told: 0,
-            calls: Vec::new(),
-            has_ended: false,
-        })
-    }
-
-    pub fn command(&mut self, now: Now, command: Command) {
-        self.engine.handle_command(now, command);
-    }
-
-    pub fn takes_commands(&self) -> bool {
-        self.engine.takes_commands()
-    }
-
-    /// The driver's turn.
-    pub fn turn(&mut self, now: Now) {
-        self.engine.handle_timeout(now);
-        while let Some(effect) = self.engine.poll_effect() {
-            match effect {
-                Effect::Deliver { deliveries, .. } => {
-                    self.taken += deliveries.len() as u64;
-                    for delivery in deliveries {
-                        if delivery.facts().at > now.wall {
-                            self.shard.keep(delivery);
-                        } else {
-                            self.shard.push(delivery);
-                        }
-                    }
-                }
-                Effect::Look { .. } => {
-                    self.taken += 1;
-                    self.shard.look();
-                }
-                Effect::Stop { promise, .. } => {
-                    if let Some(promise) = promise {
-                        promise.fulfil(Ok(()));
-                    }
-                    self.has_ended = true;
-                }
-                Effect::Stopping | Effect::Emit(_) => {}
-                Effect::Ask(request) => self.requests.push_back(request),
+    pub fn start(builder: Builder, scene: Scene) -> Result<Self> {
+        let runtime = tokio::runtime::Builder::new_current_thread().build();
+        let runtime = runtime.map_err(|source| Error::Thread { source: Arc::new(source) })?;
+        let mut crews = Vec::new();
+        let mut names: Vec<Arc<str>> = Vec::new();
+        let crew = |of: &Pool, _threads| {
+            // The one that prepares comes after the one that publishes.
+            if names.last() != Some(&of.name) {
+                names.push(Arc::clone(&of.name));
             }
+            let (pool, broadcaster, scene) = (names.len() - 1, Arc::clone(&of.broadcaster), scene.clone());
+            let stopping = watch::channel(false).0;
+            let crew = Arc::new(Crew { pool, broadcaster, scene, calls: Mutex::default(), stopping });
+            crews.push(Arc::clone(&crew));
+            Ok::<_, io::Error>(crew as Arc<dyn Callers>)
+        };
+        let (scheduler, Loops { driver, workers, committer }) = builder.assemble(crew)?;
+        let desks = workers.into_iter().map(Desk::new).collect();
+        Ok(Self { scheduler, scene, driver, desks, committer, crews, runtime, has_ended: false })
+    }
+
+    /// How many parts of it can have a turn.
+    pub fn parts(&self) -> u64 {
+        2 + (self.desks.len() + self.crews.len()) as u64
+    }
+
+    /// One part of it has a turn; true if nothing is left for it to do at once.
+    pub fn turn(&mut self, part: u64) -> bool {
+        let (part, desks) = (part as usize, self.desks.len());
+        match part {
+            0 => self.drive(),
+            1 => {
+                self.poll();
+                true
+            }
+            _ if part < 2 + desks => {
+                let Some(desk) = self.desks.get_mut(part - 2) else { return true };
+                matches!(desk.turn(&self.scene), Next::Wait(_) | Next::End)
+            }
+            _ => self.call(part - 2 - desks),
         }
     }
 
-    /// Whether the store has something to do.
-    pub fn is_asking(&self) -> bool {
-        !self.requests.is_empty()
+    fn drive(&mut self) -> bool {
+        if self.has_ended {
+            return true;
+        }
+        match self.driver.turn(&self.scene) {
+            Next::Wait(_) => !self.driver.bell.nap(Duration::ZERO),
+            Next::End => {
+                self.has_ended = true;
+                let (promise, _) = self.driver.end.take().unwrap_or_default();
+                if let Some(promise) = promise {
+                    promise.fulfil(Ok(()));
+                }
+                true
+            }
+            Next::Again | Next::Yield => false,
+        }
     }
 
-    /// The store carries out one request; what is committed may not be known to be.
-    pub fn serve(&mut self, now: Now, store: &mut MemoryStore, fails: bool) {
-        let Some(request) = self.requests.pop_front() else { return };
-        let answer = match request {
-            Request::Commit { .. } if fails => Answer::Committed(Err(StoreError::Poisoned)),
-            request => committer::carry_out(store, request),
+    /// A caller takes what waits for it, one call at a time.
+    fn call(&mut self, crew: usize) -> bool {
+        let Some(crew) = self.crews.get(crew).cloned() else { return true };
+        let call = crew.calls().pop_front();
+        if let Some((entered, call)) = call {
+            let clock: Arc<dyn Clock> = Arc::new(self.scene.clone());
+            let _context = self.runtime.enter();
+            let before = self.scene.look().oracle.calls;
+            call.make(&crew.broadcaster, &clock, self.runtime.handle());
+            let oracle = &mut self.scene.look().oracle;
+            if oracle.calls > before {
+                oracle.entered(crew.pool, entered);
+            }
+        }
+        crew.waiting() == 0
+    }
+
+    /// The tasks of the broadcasters go on.
+    fn poll(&self) {
+        self.runtime.block_on(async {
+            for _ in 0..POLLS {
+                tokio::task::yield_now().await;
+            }
+        });
+    }
+
+    /// The store carries out one request. Of a commit that fails it is given whether it was durable all the same. False
+    /// if there is nothing to do.
+    pub fn serve(&mut self, fails: Option<bool>) -> bool {
+        let Committer { store, requests, answers } = &mut self.committer;
+        let Take::Message(request) = requests.take() else { return false };
+        let answer = match (request, fails) {
+            (Request::Commit { now, changes }, Some(is_durable)) => {
+                if is_durable {
+                    let _ = store.commit(now, changes);
+                }
+                Answer::Committed(Err(StoreError::Poisoned))
+            }
+            (request, _) => committer::carry_out(&mut **store, request),
         };
-        self.engine.handle_answer(now, answer);
+        answers.put_waiting(answer);
+        true
+    }
+
+    pub fn is_asking(&self) -> bool {
+        !self.committer.requests.is_empty()
     }
 
     /// The process dies. Of the commits that were asked for, the first so many are durable all the same.
-    pub fn die(self, store: &mut MemoryStore, kept: usize, oracle: &mut Oracle) {
-        let commits = self.requests.into_iter().filter_map(|request| match request {
-            Request::Commit { now, changes } => Some((now, changes)),
-            _ => None,
-        });
-        for (now, changes) in commits.take(kept) {
-            let _ = store.commit(now, changes);
+    pub fn die(self, store: &mut MemoryStore, kept: usize) {
+        for crew in &self.crews {
+            let calls = crew.calls();
+            let published = calls.iter().map(|(_, call)| call).filter(|call| call.delivery.facts().task == Task::Broadcast);
+            let posts: Vec<usize> = published.map(|call| Content::read(call.delivery.payload()).post).collect();
+            let mut state = self.scene.look();
+            posts.into_iter().for_each(|post| state.oracle.was_on_its_way(post));
         }
-        self.calls.iter().for_each(|call| oracle.ended(number(&call.delivery)));
-    }
-
-    /// What the worker and its crew do in one turn.
-    pub fn work(&mut self, around: &mut Around<'_>) {
-        let mut report = Report::default();
-        self.take_answers(around, &mut report);
-        self.give_up(around, &mut report);
-        self.give_back(around.now, &mut report);
-        self.start_calls(around, &mut report);
-        let is_resting = self.shard.started().next().is_none();
-        let until = self.shard.poll_timeout().wall.filter(|_| is_resting);
-        if std::mem::replace(&mut self.blocked, until) != until || self.taken > self.told || !report.is_empty() {
-            (report.blocked_until, report.taken) = (until, self.taken);
-        }
-        self.told = self.taken;
-        if !report.is_empty() {
-            self.engine.handle_report(around.now, report);
-        }
-    }
-
-    fn take_answers(&mut self, around: &mut Around<'_>, report: &mut Report) {
-        let now = around.now;
-        let is_answered = |call: &mut Call| call.answer.as_ref().is_some_and(|(at, _)| *at <= now.mono);
-        for call in self.calls.extract_if(.., is_answered) {
-            let Call { token, delivery, started, answer, is_given_up } = call;
-            let Some((_, ending)) = answer else { continue };
-            let attempt = Attempt { delivery, started: Some(started), called: true, ending };
-            if is_given_up {
-                report.late.push(attempt);
-            } else if let Some(ended) = self.shard.finish(token) {
-                around.oracle.ended(number(&ended.delivery));
-                let health = attempt.ending.is_healthy();
-                self.gate.leave(ended.delivery.profile(), ended.entered, now.wall, health);
-                report.ended.push(attempt);
-            }
-        }
-    }
-
-    fn give_up(&mut self, around: &mut Around<'_>, report: &mut Report) {
-        while let Some(Ended { token, delivery, .. }) = self.shard.poll_expired(around.now) {
-            around.oracle.ended(number(&delivery));
-            let call = self.calls.iter_mut().find(|call| call.token == token && !call.is_given_up);
-            let started = call.map(|call| {
-                call.is_given_up = true;
-                call.started
-            });
-            let ending = Ending::TimedOut { after: TIMEOUT };
-            report.ended.push(Attempt { delivery, started, called: true, ending });
-        }
-        // As many as may be in flight are kept; the oldest is stopped first.
-        while self.calls.iter().filter(|call| call.is_given_up).count() > GIVEN_UP {
-            if let Some(oldest) = self.calls.iter().position(|call| call.is_given_up) {
-                self.calls.remove(oldest);
-            }
-        }
-    }
-
-    fn give_back(&mut self, now: Now, report: &mut Report) {
-        while let Some(delivery) = self.shard.poll_missed(now) {
-            if delivery.facts().stage.withdraw() {
-                report.ended.push(Attempt { delivery, started: None, called: false, ending: Ending::TooLate });
-            }
-        }
-        while let Some((delivery, until)) = self.shard.poll_returned(now) {
-            if delivery.facts().stage.withdraw() {
-                report.returned.push((delivery, until));
-            }
-        }
-    }
-
-    fn start_calls(&mut self, around: &mut Around<'_>, report: &mut Report) {
-        let mut starting = Vec::new();
-        while let Some(start) = self.shard.poll_start(around.now) {
-            starting.push(start);
-        }
-        let attempts: Vec<_> = starting.iter().map(|(_, to)| (to.id().seq(), to.facts().claim)).collect();
-        if let Some(log) = self.log.as_ref().filter(|_| !attempts.is_empty()) {
-            log.calling(&attempts);
-        }
-        for (token, delivery) in starting {
-            if let Some(ending) = self.call(around, token, &delivery)
-                && let Some(ended) = self.shard.finish(token)
+        let mut kept = kept;
+        while let Take::Message(request) = self.committer.requests.take() {
+            if let Request::Commit { now, changes } = request
+                && kept > 0
             {
-                self.gate.leave(ended.delivery.profile(), ended.entered, around.now.wall, None);
-                report.ended.push(Attempt { delivery, started: Some(around.now.wall), called: false, ending });
+                let _ = store.commit(now, changes);
+                kept -= 1;
             }
         }
-    }
-
-    /// The broadcaster is called, or asked about an earlier attempt; how it ended if it was not called.
-    fn call(&mut self, around: &mut Around<'_>, token: Token, delivery: &Delivery) -> Option<Ending> {
-        let (now, facts, post) = (around.now, delivery.facts(), number(delivery));
-        let is_asked = facts.task == Task::Broadcast && facts.doubt == Doubt::Open;
-        if !(if is_asked { facts.stage.ask() } else { facts.stage.call() }) {
-            self.shard.finish(token);
-            return None;
-        }
-        if facts.deadline.is_some_and(|deadline| now.wall > deadline) {
-            return Some(Ending::TooLate);
-        }
-        if is_asked {
-            let is_late = facts.last.is_some_and(|last| now.wall > last);
-            let found = match around.rng.random_range(0..4) {
-                0 => return Some(Ending::Unreconciled(BroadcastError::transient("503"))),
-                1 => Reconciled::Unknown,
-                _ if around.oracle.is_published(post) => Reconciled::Sent(Receipt::new("u")),
-                _ => Reconciled::NotSent,
-            };
-            match found {
-                Reconciled::NotSent => {
-                    self.calls.retain(|call| !call.is_given_up || call.delivery.id() != delivery.id());
-                    if !facts.is_allowed {
-                        return Some(Ending::Reconciled(Reconciled::NotSent));
-                    }
-                    facts.stage.clear_doubt();
-                    if is_late {
-                        return Some(Ending::TooLate);
-                    }
-                }
-                Reconciled::Unknown if facts.is_allowed && facts.guarantee == Guarantee::AtLeastOnce && !is_late => {}
-                found => return Some(Ending::Reconciled(found)),
-            }
-            if !facts.stage.call() {
-                return Some(Ending::Unreconciled(BroadcastError::transient("taken back")));
-            }
-        }
-        around.oracle.call(post, self.number, now.wall, facts.due, delivery.is_redelivery());
-        let fate = around.network.fate(around.rng);
-        if fate.publishes {
-            around.oracle.published(post);
-        }
-        if let Some(fault) = fate.fault {
-            (around.faults)(fault);
-        }
-        let answer = fate.answer.map(|(after, ending)| (now.mono + after, ending));
-        self.calls.push(Call { token, delivery: delivery.clone(), started: now.wall, answer, is_given_up: false });
-        None
+        let scene = self.scene.clone();
+        drop(self);
+        scene.forget_sleepers();
     }
 
     /// When something happens by itself.
     pub fn wake(&mut self) -> Wake {
-        let answers = self.calls.iter().filter_map(|call| call.answer.as_ref().map(|(at, _)| *at));
-        let answered = Wake { wall: None, mono: answers.min() };
-        self.engine.poll_timeout().or(self.shard.poll_timeout()).or(answered)
+        let slept = Wake { wall: None, mono: self.scene.next_waking() };
+        let desks = self.desks.iter().map(Desk::poll_timeout);
+        desks.fold(self.driver.engine.poll_timeout().or(slept), Wake::or)
+    }
+
+    /// Posts that something will still happen to.
+    pub fn live(&mut self, pools: usize) -> Result<usize> {
+        let store = &mut self.committer.store;
+        let ids = (0..pools).map(|pool| crate::id::PoolId(pool as u16));
+        let pages = ids.map(|id| store.load(id, crate::post::Cursor::START, Timestamp::MAX, usize::MAX));
+        let pages = pages.collect::<std::result::Result<Vec<_>, _>>().map_err(Error::Store)?;
+        Ok(pages.iter().map(|page| page.posts.len()).sum())
     }
 }

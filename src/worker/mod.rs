@@ -134,6 +134,12 @@ impl Desk {
         Next::Wait(self.worker.shard.poll_timeout().or(Wake { wall: None, mono: look }))
     }
 
+    /// When something happens by itself.
+    #[cfg(any(test, feature = "test-util"))]
+    pub fn poll_timeout(&self) -> Wake {
+        self.worker.shard.poll_timeout()
+    }
+
     /// True if nobody is left to give orders.
     fn take_orders(&mut self, clock: &dyn Clock) -> bool {
         loop {
