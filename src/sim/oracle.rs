@@ -174,6 +174,8 @@ impl Known {
 pub struct Rules {
     pub paused: Stop,
     pub held: BTreeMap<String, Stop>,
+    /// What is late after a downtime may be missed.
+    pub misses: bool,
     /// So many calls in each window.
     pub limit: Option<(usize, Duration)>,
     /// When its callers were told to call.
@@ -378,13 +380,14 @@ impl Oracle {
         if profile.is_empty() {
             return None;
         }
+        let misses = self.pools.get(*pool).is_some_and(|rules| rules.misses);
         self.posts.iter().position(|other| {
             let is_like = other.given.in_order && other.given.pool == *pool && other.given.profile == *profile;
             let is_beside = self.is_under_way(other, process);
             // Whether it ended without a call nobody but the engine knows where it may be missed or dropped.
             let is_known = other.id.is_some() && self.now >= other.acknowledged_at + KNOWN;
             let waits = is_known && !other.was_called && !other.is_cancelled && !other.may_be_dropped;
-            let is_sure = other.given.grace.is_none() && other.due.open.is_empty() && !other.was_hurried();
+            let is_sure = other.given.grace.is_none() && !misses && other.due.open.is_empty() && !other.was_hurried();
             let is_before = other.due.held < earliest && self.posts[post].due.open.is_empty();
             is_like && (is_beside || waits && is_sure && is_before && !self.posts[post].was_hurried())
         })

@@ -60,6 +60,8 @@ struct Ground {
     breaker: Option<u32>,
     prepares: bool,
     catch_up: CatchUp,
+    /// Whether that misses what is late.
+    misses: bool,
 }
 
 pub struct World {
@@ -106,6 +108,7 @@ impl World {
         // What a clock shows after a step, or after a process that did not live to note it, is another story.
         let is_steady = rates.forward + rates.back + rates.suspend + rates.kill + rates.fail == 0;
         let rules = |ground: &Ground| Rules {
+            misses: ground.misses,
             limit: ground.limit.filter(|_| is_steady).map(|(most, window)| (most as usize, window)),
             ..Rules::default()
         };
@@ -385,7 +388,8 @@ impl Ground {
             let most = draw.rate(plan, "limits", 20) as u32;
             (most > 0).then(|| (most, Duration::from_secs(draw.number(1, 600))))
         };
-        let catch_up = match draw.rate(plan, "catching up", 3) {
+        let policy = draw.rate(plan, "catching up", 3);
+        let catch_up = match policy {
             0 => CatchUp::at_once(),
             1 => CatchUp::at_once().spread_over(Duration::from_secs(600)),
             2 => CatchUp::at_once().min_gap(Duration::from_secs(1)),
@@ -402,6 +406,7 @@ impl Ground {
             breaker: (breaker > 0).then_some(breaker),
             prepares: draw.rate(plan, "preparing", 1) > 0,
             catch_up,
+            misses: policy == 3,
         }
     }
 

@@ -260,6 +260,10 @@ async fn reconcile_first(broadcaster: Arc<dyn DynBroadcaster>, delivery: Deliver
         Reconciled::Unknown if facts.is_allowed && facts.guarantee == Guarantee::AtLeastOnce && !is_late() => {}
         found => return uncalled(Ending::Reconciled(found)),
     }
+    // The clock may have stepped back while the question was under way.
+    if clock.wall() < facts.at {
+        return later("the clock has stepped back to before its due");
+    }
     // The question may have taken so long that it was given up, and another attempt is on its way.
     if !facts.stage.call() {
         return later("taken back");
