@@ -100,7 +100,9 @@ impl Engine {
             };
             let at = spread(now, end, index, posts);
             post.placing = Placing::Done;
-            post.ready_at = site.gaps.place(post.record.body.profile(), at, true, now).ceil_millis();
+            let at = site.gaps.place(post.record.body.profile(), at, true, now).ceil_millis();
+            // It was late when it was put here; the clock may have stepped back since.
+            post.ready_at = at.max(post.record.ready_at());
             self.proceed(slot);
         }
     }
