@@ -405,6 +405,9 @@ impl Engine {
                 Some(over) if over <= now => self.miss(slot, now),
                 over => self.wait_until(slot, over.unwrap_or(claim_at)),
             }
+        } else if self.is_cut_off(slot) {
+            // It comes again, after those before it.
+            self.forget(slot);
         } else if !self.hold_up(slot) && self.place(slot) && self.is_first(slot) {
             let at = self.posts.get(slot as usize).map_or(now, |post| post.ready_at.max(now));
             let is_over = |post: &Resident| self.deadline(post).is_some_and(|deadline| deadline < at);

@@ -37,6 +37,14 @@ impl Engine {
         }
     }
 
+    /// Whether it is in memory although the window was drawn back behind it, and asks for order: what has to go before it may
+    /// have been left to the store.
+    pub(super) fn is_cut_off(&self, slot: u32) -> bool {
+        let Some(post) = self.posts.get(slot as usize).filter(|post| post.in_order) else { return false };
+        let site = self.places.get(post.record.pool).and_then(|place| self.sites.get(place));
+        site.is_some_and(|site| !site.window.has(&post.record))
+    }
+
     /// Whether nothing before it in its line is left, and nothing else of it is in flight.
     pub(super) fn is_first(&self, slot: u32) -> bool {
         let Some(post) = self.posts.get(slot as usize) else { return false };
@@ -45,6 +53,9 @@ impl Engine {
         };
         if site.lines.is_empty() || !post.in_order {
             return true;
+        }
+        if !site.window.has(&post.record) {
+            return false;
         }
         let Some(line) = site.lines.get(post.record.body.profile()) else { return true };
         let first = line.posts.first_key_value().map(|((_, seq), _)| *seq);

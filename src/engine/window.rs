@@ -45,6 +45,11 @@ impl Window {
         self.cursor
     }
 
+    /// Whether the window has passed this post.
+    pub fn has(&self, record: &Record) -> bool {
+        Cursor::of(record.home()) <= self.cursor
+    }
+
     /// Whether as much is in memory as is loaded ahead; the rest is for what comes meanwhile.
     pub fn is_filled(&self, memory: usize) -> bool {
         self.bytes >= memory / 4 * 3
