@@ -83,7 +83,7 @@ fn micros(duration: Duration) -> i64 {
 
 /// What a clock shows: the wall clock, by which due is judged, and the monotonic clock, on which waiting is
 /// done. They are read together and never mixed.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct Now {
     /// The wall clock.
     pub wall: Timestamp,

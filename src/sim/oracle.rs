@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use crate::id::{PostId, State};
 use crate::post::{Delivery, Guarantee, Status};
-use crate::time::Timestamp;
+use crate::time::{Now, Timestamp};
 
 use super::Broken;
 
@@ -134,8 +134,7 @@ struct Call {
 struct Known {
     given: Given,
     id: Option<PostId>,
-    /// By the monotonic clock.
-    acknowledged_at: Duration,
+    acknowledged_at: Now,
     due: Said<Timestamp>,
     /// Of each part, which revision of it is to be sent.
     revisions: Vec<Said<u32>>,
@@ -150,6 +149,8 @@ struct Known {
     /// How often each part was published.
     published: Vec<u32>,
     under_way: Option<Call>,
+    /// When its shard began to count the time of its last call.
+    entered_at: Duration,
 }
 
 impl Known {
@@ -200,8 +201,7 @@ pub struct Oracle {
     pub checks: BTreeMap<&'static str, u64>,
     pub broken: Option<Broken>,
     pub step: u64,
-    /// By the monotonic clock.
-    pub now: Duration,
+    pub now: Now,
 }
 
 impl Oracle {
@@ -217,7 +217,7 @@ impl Oracle {
     pub fn hand_in(&mut self, given: Given) -> usize {
         self.posts.push(Known {
             id: None,
-            acknowledged_at: Duration::ZERO,
+            acknowledged_at: Now::default(),
             due: Said::new(given.due),
             revisions: vec![Said::new(0); given.parts],
             checkpoint: Said::new(None),
@@ -227,6 +227,7 @@ impl Oracle {
             was_called: false,
             published: vec![0; given.parts],
             under_way: None,
+            entered_at: Duration::ZERO,
             given,
         });
         self.posts.len() - 1
@@ -307,10 +308,17 @@ impl Oracle {
         }
     }
 
-    /// The gate let a call in then, and it was made.
-    pub fn entered(&mut self, pool: usize, at: Timestamp) {
+    /// A call that the gate let in then is about to be made.
+    pub fn enters(&mut self, post: usize, at: Now) {
+        if let Some(known) = self.posts.get_mut(post) {
+            known.entered_at = at.mono;
+        }
+    }
+
+    /// It was made.
+    pub fn entered(&mut self, pool: usize, at: Now) {
         if let Some(rules) = self.pools.get_mut(pool) {
-            rules.entered.push(at);
+            rules.entered.push(at.wall);
         }
     }
 
@@ -320,7 +328,7 @@ impl Oracle {
         self.judge(content, delivery, process, now);
         if let Some(known) = self.posts.get_mut(content.post) {
             known.was_called = true;
-            known.under_way = Some(Call { number: self.calls, process, since: self.now });
+            known.under_way = Some(Call { number: self.calls, process, since: known.entered_at });
         }
         self.calls
     }
@@ -370,7 +378,7 @@ impl Oracle {
 
     /// Whether a call of this process is under way and not given up.
     fn is_under_way(&self, known: &Known, process: u32) -> bool {
-        known.under_way.is_some_and(|call| call.process == process && self.now < call.since + TIMEOUT)
+        known.under_way.is_some_and(|call| call.process == process && self.now.mono < call.since + TIMEOUT)
     }
 
     /// Another post of the same profile that must go out before this one, or is on its way at the same time.
@@ -385,7 +393,8 @@ impl Oracle {
             let is_like = other.given.in_order && other.given.pool == *pool && other.given.profile == *profile;
             let is_beside = self.is_under_way(other, process);
             // Whether it ended without a call nobody but the engine knows where it may be missed or dropped.
-            let is_known = other.id.is_some() && self.now >= other.acknowledged_at + KNOWN;
+            let Now { wall, mono, .. } = other.acknowledged_at;
+            let is_known = other.id.is_some() && self.now.mono >= mono + KNOWN && wall.after(KNOWN) <= earliest;
             let waits = is_known && !other.was_called && !other.is_cancelled && !other.may_be_dropped;
             let is_sure = other.given.grace.is_none() && !misses && other.due.open.is_empty() && !other.was_hurried();
             let is_before = other.due.held < earliest && self.posts[post].due.open.is_empty();

@@ -20,7 +20,7 @@ use crate::post::Task;
 use crate::scheduler::{Builder, Loops, Scheduler};
 use crate::store::MemoryStore;
 use crate::store::backend::Backend;
-use crate::time::{Timestamp, Wake};
+use crate::time::{Now, Timestamp, Wake};
 use crate::worker::{Call, Callers, Desk};
 
 use super::oracle::Content;
@@ -46,12 +46,12 @@ struct Crew {
     broadcaster: Arc<dyn DynBroadcaster>,
     scene: Scene,
     /// With the instants at which the gate let them in.
-    calls: Mutex<VecDeque<(Timestamp, Call)>>,
+    calls: Mutex<VecDeque<(Now, Call)>>,
     stopping: watch::Sender<bool>,
 }
 
 impl Crew {
-    fn calls(&self) -> MutexGuard<'_, VecDeque<(Timestamp, Call)>> {
+    fn calls(&self) -> MutexGuard<'_, VecDeque<(Now, Call)>> {
         self.calls.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -64,7 +64,7 @@ impl fmt::Debug for Crew {
 
 impl Callers for Crew {
     fn call(&self, call: Call) {
-        let entered = self.scene.time().wall;
+        let entered = self.scene.time();
         self.calls().push_back((entered, call));
     }
 
@@ -155,7 +155,11 @@ impl Process {
         if let Some((entered, call)) = call {
             let clock: Arc<dyn Clock> = Arc::new(self.scene.clone());
             let _context = self.runtime.enter();
-            let before = self.scene.look().oracle.calls;
+            let before = {
+                let oracle = &mut self.scene.look().oracle;
+                oracle.enters(Content::read(call.delivery.payload()).post, entered);
+                oracle.calls
+            };
             call.make(&crew.broadcaster, &clock, self.runtime.handle());
             let oracle = &mut self.scene.look().oracle;
             if oracle.calls > before {

@@ -189,7 +189,7 @@ impl World {
         self.step += 1;
         {
             let mut state = self.scene.look();
-            (state.oracle.step, state.oracle.now) = (self.step, state.now.mono);
+            (state.oracle.step, state.oracle.now) = (self.step, state.now);
         }
         if self.process.is_none() {
             return self.start();
