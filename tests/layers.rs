@@ -27,6 +27,7 @@ const RANKS: &[(&str, u8)] = &[
     ("sim", 7),
     ("driver", 7),
     ("scheduler", 8),
+    ("fuzz", 8),
     ("guide", 9),
 ];
 
