@@ -100,7 +100,7 @@
 //! # Crate features
 //!
 //! - `serde`: `Serialize` and `Deserialize` for ids, outcomes and events.
-//! - `test-util`: the crate's own simulation, for the example `simulate`; no part of the API.
+//! - `test-util`: the crate's own simulation and fuzz targets; no part of the API.
 #![forbid(unsafe_code)]
 #![warn(missing_docs, missing_debug_implementations)]
 #![deny(
@@ -119,6 +119,10 @@ mod committer;
 mod driver;
 mod engine;
 mod error;
+// Not a part of the API: public for the targets in `fuzz/` alone.
+#[cfg(any(test, feature = "test-util"))]
+#[doc(hidden)]
+pub mod fuzz;
 mod gate;
 pub mod guide;
 mod id;

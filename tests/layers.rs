@@ -27,6 +27,7 @@ const RANKS: &[(&str, u8)] = &[
     ("sim", 9),
     ("driver", 7),
     ("scheduler", 8),
+    ("fuzz", 10),
     ("guide", 10),
 ];
 

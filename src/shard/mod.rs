@@ -3,6 +3,8 @@
 //! Among what waits, the priority decides, and waiting makes up for it; among posts of one priority the profiles take
 //! turns ([`waiting`]). What the pool's [`Gate`] holds back is set aside with its profile, or stops the shard.
 
+#[cfg(any(test, feature = "test-util"))]
+pub(crate) mod model;
 mod queue;
 mod running;
 #[cfg(test)]
@@ -115,7 +117,7 @@ impl Shard {
     }
 
     /// Takes back everything that has not been started and is still wanted.
-    #[cfg(test)]
+    #[cfg(any(test, feature = "test-util"))]
     pub fn recall_all(&mut self) -> Vec<Delivery> {
         self.waiting.drain().filter(|delivery| !delivery.facts().stage.is_withdrawn()).collect()
     }
@@ -148,7 +150,7 @@ impl Shard {
     }
 
     /// How many deliveries are running.
-    #[cfg(test)]
+    #[cfg(any(test, feature = "test-util"))]
     pub fn running(&self) -> usize {
         self.running.len()
     }

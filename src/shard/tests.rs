@@ -1,39 +1,8 @@
+use super::model::{Op, Pair, TIMEOUT, dated, limited, now, number, take_turns};
 use super::*;
 use crate::gate::Rules;
-use crate::id::{PostId, Seq};
-use crate::post::{Body, Doubt, Facts, Guarantee, Notes, Post, Priority, Stage, Task};
-use crate::quota::RateLimit;
+use crate::post::{Post, Priority};
 use proptest::prelude::*;
-use std::collections::{BTreeMap, HashMap};
-
-const TIMEOUT: Duration = Duration::from_secs(10);
-
-fn now(ms: i64) -> Now {
-    let mono = Duration::from_millis(ms as u64);
-    Now { wall: Timestamp::from_millis(ms), mono, machine: mono }
-}
-
-fn dated(seq: u64, at_ms: i64, deadline_ms: Option<i64>, post: &Post) -> Delivery {
-    Delivery::new(Facts {
-        claim: 1,
-        last: None,
-        id: PostId::new(1, Seq(seq)),
-        slot: seq as u32,
-        pool: "p".into(),
-        task: Task::Broadcast,
-        due: Timestamp::from_millis(at_ms),
-        at: Timestamp::from_millis(at_ms),
-        since: Timestamp::from_millis(at_ms),
-        deadline: deadline_ms.map(Timestamp::from_millis),
-        attempt: 1,
-        is_allowed: true,
-        doubt: Doubt::None,
-        guarantee: Guarantee::AtLeastOnce,
-        notes: Notes::default(),
-        body: Body::encode(post),
-        stage: Stage::default(),
-    })
-}
 
 fn delivery(seq: u64, at_ms: i64, post: &Post) -> Delivery {
     dated(seq, at_ms, None, post)
@@ -49,10 +18,6 @@ fn of(profile: &str, seq: u64, at_ms: i64) -> Delivery {
 
 fn open(concurrency: usize) -> Shard {
     Shard::new(concurrency, TIMEOUT, Gate::new("p", Rules::default()))
-}
-
-fn number(delivery: &Delivery) -> u64 {
-    delivery.id().seq().0
 }
 
 fn start_all(shard: &mut Shard, now: Now) -> Vec<u64> {
@@ -208,13 +173,6 @@ fn a_started_one_is_not_missed_and_wakes_nobody() {
     assert_eq!(missed(&mut shard, now(51)), []);
 }
 
-fn limited(profile: Option<(u32, u64)>, pool: Option<(u32, u64)>) -> Gate {
-    let limits = |of: Option<(u32, u64)>| {
-        of.map(|(max, ms)| RateLimit::rolling(max, Duration::from_millis(ms))).into_iter().collect()
-    };
-    Gate::new("p", Rules { profile: limits(profile), pool: limits(pool), ..Rules::default() })
-}
-
 #[test]
 fn a_blocked_profile_is_set_aside_in_order_and_the_others_go_on() {
     let mut shard = Shard::new(9, TIMEOUT, limited(Some((1, 1_000)), None));
@@ -306,20 +264,6 @@ fn what_has_gone_leaves_no_memory_behind() {
     assert!(shard.waiting.size() < 200_000, "{}", shard.waiting.size());
 }
 
-/// What happens to a shard.
-#[derive(Clone, Debug)]
-enum Op {
-    /// Profile (0: none), priority, due in ms from now, deadline in ms from now.
-    Push(u8, u8, i64, Option<i64>),
-    Start(usize),
-    Finish(usize),
-    Extend(usize),
-    Withdraw(u64),
-    /// In ms; back, if negative.
-    Pass(i64),
-    Look,
-}
-
 fn op() -> impl Strategy<Value = Op> {
     let priority = prop::sample::select(vec![64u8, 128, 192]);
     let deadline = prop::option::weighted(0.2, 0i64..4_000);
@@ -334,9 +278,6 @@ fn op() -> impl Strategy<Value = Op> {
     ]
 }
 
-/// Of a profile: what waits, the turns that each other has had since the first of it came first, and how many it may.
-type Waits = (Vec<u64>, HashMap<String, usize>, usize);
-
 proptest! {
     /// Whatever happens, everything pushed ends in exactly one way: it is started, missed, returned, recalled, or
     /// dropped because it was withdrawn. None starts early, none beyond the concurrency, no more of a profile or of
@@ -346,150 +287,20 @@ proptest! {
         ops in prop::collection::vec(op(), 1..250), concurrency in 1usize..5, secs in prop::option::of(1u64..20), pool in prop::option::of(1u32..9),
         ends_by_recall: bool,
     ) {
-        let profile_limit = secs.map(|secs| (2, secs * 1_000));
-        let gate = limited(profile_limit, pool.map(|max| (max, 2_000)));
-        let mut shard = Shard::new(concurrency, TIMEOUT, gate.clone());
-        let (mut wall, mut mono) = (1_000_000i64, 0i64);
-        let mut pushed: Vec<Delivery> = Vec::new();
-        let mut ends: BTreeMap<u64, &str> = BTreeMap::new();
-        let mut running: Vec<(Token, i64)> = Vec::new();
-        fn end(ends: &mut BTreeMap<u64, &'static str>, delivery: &Delivery, how: &'static str) {
-            assert_eq!(ends.insert(number(delivery), how), None, "{how} after another end");
-        }
-        macro_rules! turn {
-            ($starts:expr) => {{
-                let now = Now { wall: Timestamp::from_millis(wall), ..now(mono) };
-                while let Some(ended) = shard.poll_expired(now) {
-                    prop_assert!(running.iter().any(|(token, since)| *token == ended.token && mono - since >= 10_000));
-                    running.retain(|(token, _)| *token != ended.token);
-                }
-                prop_assert!(running.iter().all(|(_, since)| mono - since < 10_000));
-                while let Some(delivery) = shard.poll_missed(now) {
-                    prop_assert!(delivery.facts().deadline.unwrap() < now.wall && !delivery.facts().stage.is_withdrawn());
-                    end(&mut ends, &delivery, "missed");
-                }
-                let mut starts: usize = $starts;
-                while starts > 0 {
-                    starts -= 1;
-                    let Some((token, delivery)) = shard.poll_start(now) else { break };
-                    prop_assert!(delivery.facts().at <= now.wall && !delivery.facts().stage.is_withdrawn());
-                    end(&mut ends, &delivery, "started");
-                    running.push((token, mono));
-                    prop_assert!(running.len() <= concurrency);
-                    prop_assert!(shard.is_running(token));
-                }
-                while let Some((delivery, until)) = shard.poll_returned(now) {
-                    prop_assert!(until > now.wall.after(limits::GIVE_BACK) && !delivery.facts().stage.is_withdrawn());
-                    end(&mut ends, &delivery, "returned");
-                }
-            }};
-        }
-        for op in ops {
-            match op {
-                Op::Push(profile, priority, due, by) => {
-                    let profile = if profile == 0 { String::new() } else { profile.to_string() };
-                    let post = Post::new("p", "").profile(profile).priority(Priority::new(priority));
-                    let delivery = dated(pushed.len() as u64, wall + due, by.map(|by| wall + due + by), &post);
-                    // Some are handed over ahead; others were due when they were, and then the clock stepped back.
-                    if due > 0 && pushed.len().is_multiple_of(2) {
-                        shard.keep(delivery.clone());
-                    } else {
-                        shard.push(delivery.clone());
-                    }
-                    pushed.push(delivery);
-                }
-                Op::Start(most) => turn!(most),
-                Op::Finish(index) if !running.is_empty() => {
-                    let (token, _) = running.swap_remove(index % running.len());
-                    prop_assert!(shard.finish(token).is_some() && shard.finish(token).is_none());
-                }
-                Op::Extend(index) if !running.is_empty() => {
-                    let index = index % running.len();
-                    prop_assert!(shard.extend(running[index].0, now(mono)));
-                    running[index].1 = mono;
-                }
-                Op::Withdraw(seq) => {
-                    if let Some(delivery) = pushed.get(seq as usize).filter(|delivery| !ends.contains_key(&number(delivery))) {
-                        delivery.facts().stage.withdraw();
-                    }
-                }
-                Op::Pass(ms) => {
-                    wall += ms;
-                    mono += ms.max(0);
-                    turn!(0);
-                }
-                Op::Look => shard.look(),
-                _ => {}
-            }
-            prop_assert_eq!(shard.running(), running.len());
-        }
+        let mut pair = Pair::new(concurrency, secs.map(|secs| (2, secs * 1_000)), pool.map(|max| (max, 2_000)));
+        ops.into_iter().for_each(|op| pair.step(op));
         if ends_by_recall {
-            for delivery in shard.recall_all() {
-                prop_assert!(!delivery.facts().stage.is_withdrawn());
-                end(&mut ends, &delivery, "recalled");
-            }
+            pair.recall();
         }
-        // From now on the shard is looked at when it says, and everything that runs ends at once.
-        let mut turns = 0;
-        loop {
-            turn!(usize::MAX);
-            for (token, _) in running.drain(..) {
-                shard.finish(token).unwrap();
-            }
-            turn!(usize::MAX);
-            if running.is_empty() {
-                let Some(wake) = shard.poll_timeout().wall else { break };
-                prop_assert!(wake.micros() > wall * 1_000, "it asks to be looked at again and again");
-                mono += wake.ceil_millis().millis() - wall;
-                wall = wake.ceil_millis().millis();
-            }
-            turns += 1;
-            prop_assert!(turns < 10_000);
-        }
-        for delivery in &pushed {
-            let has_ended = ends.contains_key(&number(delivery));
-            prop_assert!(has_ended != delivery.facts().stage.is_withdrawn(), "{} {:?}", number(delivery), ends.get(&number(delivery)));
-        }
+        pair.run_dry();
     }
 
     /// Within one priority: between the arrival of a profile's only post and its start, no other profile has more than
     /// one turn; two, if the post's profile had one itself just before. And one profile's posts start as they came.
     #[test]
     fn no_profile_has_two_turns_while_another_waits_for_its_first(
-        ops in prop::collection::vec((0u8..8, 0usize..6, -5i64..5), 1..400), gap in prop::option::of(1u64..40),
+        pushes in prop::collection::vec((0u8..8, 0usize..6, -5i64..5), 1..400), gap in prop::option::of(1u64..40),
     ) {
-        let gate = limited(gap.map(|ms| (1, ms)), None);
-        let mut shard = Shard::new(usize::MAX, TIMEOUT, gate);
-        let mut time = 1_000;
-        let mut waiting: HashMap<String, Waits> = HashMap::new();
-        let mut has_started: HashMap<String, bool> = HashMap::new();
-        for (seq, (profile, starts, due)) in (0u64..).zip(ops) {
-            let name = if profile == 0 { format!("single {seq}") } else { profile.to_string() };
-            let post = Post::new("p", "").profile(if profile == 0 { "" } else { &name });
-            shard.push(delivery(seq, time + due - 5, &post));
-            let allowed = 1 + usize::from(has_started.contains_key(&name));
-            waiting.entry(name).or_insert_with(|| (Vec::new(), HashMap::new(), allowed)).0.push(seq);
-            for _ in 0..starts {
-                let Some((_, delivery)) = shard.poll_start(now(time)) else { break };
-                let number = number(&delivery);
-                let name = if delivery.profile().is_empty() { format!("single {number}") } else { delivery.profile().to_owned() };
-                has_started.insert(name.clone(), true);
-                let (mine, ..) = waiting.get_mut(&name).unwrap();
-                prop_assert_eq!(mine.remove(0), number, "out of order");
-                if mine.is_empty() {
-                    waiting.remove(&name);
-                } else if let Some((_, since, allowed)) = waiting.get_mut(&name) {
-                    since.clear();
-                    *allowed = 2;
-                }
-                for (other, (_, since, allowed)) in waiting.iter_mut().filter(|(other, _)| **other != name) {
-                    let turns = since.entry(name.clone()).or_default();
-                    *turns += 1;
-                    // With a limit the other may have been blocked.
-                    prop_assert!(gap.is_some() || *turns <= *allowed, "{} before {}", name, other);
-                }
-            }
-            time += 1 + due.abs();
-        }
+        take_turns(gap, pushes);
     }
 }

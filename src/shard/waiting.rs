@@ -341,7 +341,7 @@ impl Waiting {
     }
 
     /// Everything leaves.
-    #[cfg(test)]
+    #[cfg(any(test, feature = "test-util"))]
     pub fn drain(&mut self) -> impl Iterator<Item = Delivery> {
         let Self { posts, early, .. } = std::mem::take(self);
         posts.into_iter().filter_map(|(_, post)| post.delivery).chain(early.into_values().flatten())

@@ -9,6 +9,8 @@ mod conformance;
 pub(crate) use self::backend::CallLog;
 pub use self::memory::MemoryStore;
 pub use self::sled::SledStore;
+#[cfg(any(test, feature = "test-util"))]
+pub(crate) use self::sled::hostile;
 
 /// A place that keeps posts durably: [`SledStore`] on disk, [`MemoryStore`] for tests.
 ///

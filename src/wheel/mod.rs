@@ -19,6 +19,8 @@
 mod hand_out;
 mod late;
 mod levels;
+#[cfg(any(test, feature = "test-util"))]
+pub(crate) mod model;
 mod queue;
 mod run;
 mod segments;

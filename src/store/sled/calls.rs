@@ -25,8 +25,8 @@ const LONG: u64 = 8 << 20;
 const LOG: &str = "calls";
 const NEW_LOG: &str = "calls.new";
 const MAGIC: &[u8] = b"punctual calls\n";
-const CALLED: u8 = 1;
-const TAKEN_BACK: u8 = 2;
+pub const CALLED: u8 = 1;
+pub const TAKEN_BACK: u8 = 2;
 /// What a frame has before its entries.
 const FRAME_BYTES: usize = 5;
 const ENTRY_BYTES: usize = 12;
@@ -257,14 +257,14 @@ impl Writer {
 }
 
 /// The header, and its checksum.
-fn header(complete_from: u64, boot: &str) -> (Vec<u8>, u32) {
+pub fn header(complete_from: u64, boot: &str) -> (Vec<u8>, u32) {
     let mut header = [MAGIC, &complete_from.to_le_bytes()].concat();
     let crc = crc(0, &[boot.as_bytes(), &header]);
     header.extend_from_slice(&crc.to_le_bytes());
     (header, crc)
 }
 
-fn crc(before: u32, pieces: &[&[u8]]) -> u32 {
+pub fn crc(before: u32, pieces: &[&[u8]]) -> u32 {
     let mut hasher = crc32fast::Hasher::new();
     hasher.update(&before.to_le_bytes());
     pieces.iter().for_each(|piece| hasher.update(piece));
@@ -272,7 +272,7 @@ fn crc(before: u32, pieces: &[&[u8]]) -> u32 {
 }
 
 /// What a log of this boot says, if it is one and whole: the commit from which it is complete, and the calls.
-fn read(bytes: &[u8], boot: &str) -> Option<(u64, SeqMap<u32>)> {
+pub fn read(bytes: &[u8], boot: &str) -> Option<(u64, SeqMap<u32>)> {
     let complete_from = u64::from_le_bytes(*bytes.strip_prefix(MAGIC)?.first_chunk()?);
     let (header, mut last) = header(complete_from, boot);
     let mut rest = bytes.strip_prefix(&header[..])?;

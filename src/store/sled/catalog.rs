@@ -66,7 +66,7 @@ pub struct Table {
 }
 
 impl Table {
-    fn encode(&self) -> Vec<u8> {
+    pub fn encode(&self) -> Vec<u8> {
         let mut out = Vec::new();
         let numbers = [self.key_blocks.into(), self.keys, self.index.len() as u64];
         numbers.into_iter().for_each(|number| codec::put_varint(&mut out, number));
@@ -92,9 +92,13 @@ impl Table {
         out
     }
 
-    fn decode(generation: u32, bytes: &Bytes) -> Option<Self> {
+    pub fn decode(generation: u32, bytes: &Bytes) -> Option<Self> {
         let mut reader = Reader::new(bytes);
-        let (key_blocks, keys) = (reader.number()?, reader.varint()?);
+        let (key_blocks, keys) = (reader.number::<u32>()?, reader.varint()?);
+        // Memory is taken for so many.
+        if keys > u64::from(key_blocks) * (codec::BLOCK_BYTES / 16) as u64 {
+            return None;
+        }
         let mut index = Vec::new();
         for _ in 0..reader.varint()? {
             let last = index.last().copied().unwrap_or(0_u64);
@@ -108,13 +112,9 @@ impl Table {
             let ended = has_ended.then_some(Timestamp::from_micros(ended));
             let mut groups = Vec::new();
             for _ in 0..reader.varint()? {
-                groups.push(Group {
-                    pool: reader.number()?,
-                    first: reader.number()?,
-                    end: reader.number()?,
-                    posts: reader.varint()?,
-                    gone: reader.varint()?,
-                });
+                let (pool, first, end) = (reader.number()?, reader.number()?, reader.number()?);
+                let (posts, gone) = (reader.varint()?, reader.varint()?);
+                groups.push(Some(Group { pool, first, end, posts, gone }).filter(|group| group.first <= group.end)?);
             }
             days.insert(day, DayTable { part, states, ended, groups });
         }
@@ -394,4 +394,22 @@ pub fn count(tables: &[Table], tallies: &mut Tallies) -> bool {
 /// The days of which generations hold something.
 pub fn days(tables: &[Table]) -> BTreeSet<u32> {
     tables.iter().flat_map(|table| table.days.keys().copied()).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_table_that_cannot_be_true_is_refused() {
+        let group = Group { pool: 1, first: 2, end: 9, posts: 300, gone: 4 };
+        let held = DayTable { part: 1, states: 3, ended: None, groups: vec![group.clone()] };
+        let table = Table { generation: 3, key_blocks: 4, keys: 500, index: vec![9], days: [(20_000, held)].into() };
+        let is_read = |table: &Table| Table::decode(3, &table.encode().into()).as_ref() == Some(table);
+        assert!(is_read(&table));
+        let mut backwards = table.clone();
+        backwards.days.values_mut().for_each(|held| held.groups = vec![Group { end: 1, ..group.clone() }]);
+        assert!(!is_read(&backwards), "blocks that end before they begin");
+        assert!(!is_read(&Table { keys: u64::MAX, ..table }), "more keys than the blocks can hold");
+    }
 }

@@ -147,11 +147,16 @@ fn holds_foreign_files(path: &Path) -> io::Result<bool> {
 
 /// The store's identity, if the directory is a store.
 fn read_marker(path: &Path) -> Result<Option<u64>, StoreError> {
-    let text = match fs::read(path.join(MARKER)) {
-        Ok(bytes) => String::from_utf8_lossy(&bytes).into_owned(),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-        Err(error) => return Err(disk::from_io(path, "read the marker of", error, 0)),
-    };
+    match fs::read(path.join(MARKER)) {
+        Ok(bytes) => parse_marker(path, &bytes).map(Some),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(disk::from_io(path, "read the marker of", error, 0)),
+    }
+}
+
+/// The identity of the store whose marker has these bytes.
+pub fn parse_marker(path: &Path, bytes: &[u8]) -> Result<u64, StoreError> {
+    let text = String::from_utf8_lossy(bytes);
     let mut lines = text.lines();
     if lines.next() != Some("punctual store") {
         return Err(StoreError::NotAStore { path: path.to_owned() });
@@ -162,11 +167,10 @@ fn read_marker(path: &Path) -> Result<Option<u64>, StoreError> {
         return Err(StoreError::Version { path: path.to_owned(), found: version, supported: FORMAT });
     }
     let identity = lines.next().and_then(|line| u64::from_str_radix(line.strip_prefix("identity ")?, 16).ok());
-    let identity = identity.filter(|identity| text == marker(*identity)).ok_or_else(damaged)?;
-    Ok(Some(identity))
+    identity.filter(|identity| text == marker(*identity)).ok_or_else(damaged)
 }
 
-fn marker(identity: u64) -> String {
+pub fn marker(identity: u64) -> String {
     let text = format!("punctual store\nversion {FORMAT}\nidentity {identity:016x}\n");
     format!("{text}crc {:08x}\n", crc32fast::hash(text.as_bytes()))
 }
@@ -258,12 +262,17 @@ impl Witness {
         let mut bytes = Vec::new();
         self.file.seek(SeekFrom::Start(0))?;
         (&mut self.file).take(2 * Self::SLOT_BYTES).read_to_end(&mut bytes)?;
+        Ok(Self::parse(&bytes))
+    }
+
+    /// The last commit that these slots say; 0 if there is none.
+    pub fn parse(bytes: &[u8]) -> u64 {
         let slots = bytes.chunks_exact(Self::SLOT_BYTES as usize);
         let commits = slots.filter_map(|slot| {
             let (commit, crc) = slot.split_first_chunk::<8>()?;
             (crc32fast::hash(commit).to_le_bytes() == *crc).then_some(u64::from_le_bytes(*commit))
         });
-        Ok(commits.max().unwrap_or(0))
+        commits.max().unwrap_or(0)
     }
 
     /// Notes a commit that is durable.

@@ -64,6 +64,25 @@ pub struct Commit {
     pub next_seq: Seq,
 }
 
+#[cfg(any(test, feature = "test-util"))]
+impl Commit {
+    /// As it is written.
+    pub fn encode(&self) -> Vec<u8> {
+        let mut writer = CommitWriter::new(self.now);
+        for entry in &self.entries {
+            match entry {
+                Entry::Post(record) => writer.post(record),
+                Entry::Claim { home, attempt } => writer.claim(*home, *attempt),
+                Entry::Release { home } => writer.release(*home),
+                Entry::Move { from, to } => writer.shift(*from, to),
+                Entry::Settle { home, attempts, outcome } => writer.settle(*home, *attempts, outcome),
+                Entry::Remember { key, value } => writer.remember(key, value),
+            }
+        }
+        writer.finish(self.next_seq)
+    }
+}
+
 /// A commit that is being written.
 #[derive(Debug)]
 pub struct CommitWriter {
@@ -138,14 +157,14 @@ impl CommitWriter {
     }
 
     /// Everything said.
-    fn finish(mut self, next_seq: Seq) -> Vec<u8> {
+    pub fn finish(mut self, next_seq: Seq) -> Vec<u8> {
         self.bytes.push(END);
         codec::put_varint(&mut self.bytes, next_seq.0);
         self.bytes
     }
 }
 
-fn read_commit(bytes: &Bytes) -> Option<Commit> {
+pub fn read_commit(bytes: &Bytes) -> Option<Commit> {
     let mut reader = Reader::new(bytes);
     let now = Timestamp::from_micros(reader.i64()?);
     let mut last = Home { pool: PoolId(0), at: now, seq: Seq(0) };
@@ -335,26 +354,11 @@ mod tests {
         ]
     }
 
-    fn write(now: Timestamp, entries: &[Entry], next_seq: Seq) -> Vec<u8> {
-        let mut writer = CommitWriter::new(now);
-        for entry in entries {
-            match entry {
-                Entry::Post(record) => writer.post(record),
-                Entry::Claim { home, attempt } => writer.claim(*home, *attempt),
-                Entry::Release { home } => writer.release(*home),
-                Entry::Move { from, to } => writer.shift(*from, to),
-                Entry::Settle { home, attempts, outcome } => writer.settle(*home, *attempts, outcome),
-                Entry::Remember { key, value } => writer.remember(key, value),
-            }
-        }
-        writer.finish(next_seq)
-    }
-
     proptest! {
         #[test]
         fn a_commit_comes_back(now: i64, next_seq: u64, entries in proptest::collection::vec(entry(), 0..20)) {
             let commit = Commit { now: Timestamp::from_micros(now), entries, next_seq: Seq(next_seq) };
-            let bytes = Bytes::from(write(commit.now, &commit.entries, commit.next_seq));
+            let bytes = Bytes::from(commit.encode());
             prop_assert_eq!(read_commit(&bytes), Some(commit));
             for len in 0..bytes.len() {
                 prop_assert_eq!(read_commit(&bytes.slice(..len)), None);
@@ -374,7 +378,7 @@ mod tests {
         let entries: Vec<_> = homes
             .map(|home| Entry::Settle { home, attempts: 1, outcome: Outcome::Delivered(Receipt::default()) })
             .collect();
-        let bytes = write(now, &entries, Seq(9));
+        let bytes = Commit { now, entries, next_seq: Seq(9) }.encode();
         assert!(bytes.len() < 3_100, "{} bytes", bytes.len());
     }
 }

@@ -292,7 +292,7 @@ impl Tallies {
             return;
         }
         let live = self.live.entry((pool, day)).or_default();
-        *live += posts;
+        *live = live.saturating_add(posts);
         if *live > posts {
             return;
         }

@@ -34,6 +34,8 @@ mod core;
 mod disk;
 mod files;
 mod find;
+#[cfg(any(test, feature = "test-util"))]
+pub(crate) mod hostile;
 mod index;
 mod journal;
 mod keys;

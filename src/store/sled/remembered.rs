@@ -154,7 +154,7 @@ fn boxed<'a>(
     Box::new(entries)
 }
 
-fn read_entry(content: &Bytes) -> Option<(Bytes, Bytes)> {
+pub fn read_entry(content: &Bytes) -> Option<(Bytes, Bytes)> {
     let mut reader = Reader::new(content);
     Some((reader.bytes()?, reader.rest()?))
 }

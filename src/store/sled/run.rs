@@ -83,22 +83,22 @@ fn key(day: u32, kind: Kind, generation: u32, block: u32) -> [u8; 13] {
 }
 
 #[derive(Clone, Debug)]
-enum Shape {
+pub enum Shape {
     Entries { count: u16 },
     Part { part: u32, parts: u32 },
 }
 
 #[derive(Clone, Debug)]
-struct Block {
-    first: Cursor,
-    shape: Shape,
-    payload: Bytes,
+pub struct Block {
+    pub first: Cursor,
+    pub shape: Shape,
+    pub payload: Bytes,
     /// Where the entries, or the part, begin.
-    start: usize,
+    pub start: usize,
 }
 
 impl Block {
-    fn parse(payload: Bytes) -> Option<Self> {
+    pub fn parse(payload: Bytes) -> Option<Self> {
         let mut reader = Reader::new(&payload);
         let shape = reader.u8()?;
         let first = Cursor { at: Timestamp::from_micros(reader.i64()?), seq: Seq(reader.u64()?) };
@@ -109,6 +109,26 @@ impl Block {
         };
         let start = reader.position();
         Some(Self { first, shape, payload, start })
+    }
+}
+
+/// An entry within a block, and where its content is.
+#[derive(Clone, Copy, Debug)]
+pub struct Piece {
+    pub at: Cursor,
+    pub start: usize,
+    pub len: usize,
+}
+
+impl Piece {
+    /// The one that begins here; `last` is where the one before it is.
+    pub fn read(payload: &Bytes, position: usize, last: Cursor) -> Option<Self> {
+        let mut reader = Reader::starting(payload, position);
+        let at = Cursor { at: reader.step(last.at)?, seq: reader.seq_step(last.seq)? };
+        let len = reader.number()?;
+        let start = reader.position();
+        reader.skip(len)?;
+        Some(Self { at, start, len })
     }
 }
 
@@ -282,12 +302,8 @@ impl RunReader {
     }
 
     fn read_entry(&mut self) -> Option<Cursor> {
-        let mut reader = Reader::starting(&self.payload, self.position);
-        let at = Cursor { at: reader.step(self.last.at)?, seq: reader.seq_step(self.last.seq)? };
-        let len = reader.number()?;
-        let start = reader.position();
-        reader.skip(len)?;
-        (self.position, self.last, self.content) = (reader.position(), at, Content::Inside { start, len });
+        let Piece { at, start, len } = Piece::read(&self.payload, self.position, self.last)?;
+        (self.position, self.last, self.content) = (start + len, at, Content::Inside { start, len });
         Some(at)
     }
 

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use tempfile::TempDir;
 
+use super::codec::Kind;
 use super::*;
 use crate::post::{Body, Called, Claimed, Doubt, Noted, Notes, Outcome, Post, Receipt, Record, Shelf, Stored};
 
@@ -355,6 +356,49 @@ fn tamper(sizes: Sizes, change: impl Fn(&::sled::Tree, &[u8], &[u8]), may_be_mis
     }
     assert_eq!(all(folder.path(), UNSORTED, posts).unwrap(), before);
     assert!(noticed > 10 * harmless, "{noticed} noticed, {harmless} harmless");
+}
+
+#[test]
+fn every_bit_and_every_cut_of_a_block_of_every_kind_is_noticed() {
+    let folder = sample(40, TINY);
+    wait_for_sorter(&mut open(folder.path(), UNSORTED).unwrap());
+    let db = raw(folder.path());
+    let (mut kinds, mut blocks_seen) = (Vec::new(), 0);
+    for name in db.tree_names().into_iter().map(|name| String::from_utf8(name.to_vec()).unwrap()) {
+        let blocks: Vec<_> = db.open_tree(&name).unwrap().iter().map(Result::unwrap).collect();
+        let blocks = || blocks.iter().filter(|(_, block)| !block.is_empty());
+        for (key, block) in blocks() {
+            let kind = match name.as_str() {
+                "index" => Kind::Index,
+                "keys" => Kind::Keys,
+                "meta" => Kind::Meta,
+                "remembered" => Kind::Remembered,
+                _ if journal::generation(&name).is_some() => Kind::Journal,
+                _ => hostile::KINDS.into_iter().find(|kind| *kind as u8 == key[4]).unwrap(),
+            };
+            let is_whole = |kind, key: &[u8], block: &[u8]| codec::unseal(kind, key, block).is_some();
+            assert!(is_whole(kind, key, block), "{name} {key:02x?}");
+            let mut flipped = block.to_vec();
+            for bit in 0..block.len() * 8 {
+                flipped[bit / 8] ^= 1 << (bit % 8);
+                assert!(!is_whole(kind, key, &flipped), "{name} {key:02x?}, bit {bit}");
+                flipped[bit / 8] ^= 1 << (bit % 8);
+            }
+            for len in 0..block.len() {
+                assert!(!is_whole(kind, key, &block[..len]), "{name} {key:02x?}, cut to {len}");
+            }
+            for other in hostile::KINDS.into_iter().filter(|other| *other != kind) {
+                assert!(!is_whole(other, key, block), "{name} {key:02x?} as {other:?}");
+            }
+            for (other, _) in blocks().filter(|(other, _)| other != key) {
+                assert!(!is_whole(kind, other, block), "{name} {key:02x?} in the place of {other:02x?}");
+            }
+            kinds.extend((!kinds.contains(&kind)).then_some(kind));
+            blocks_seen += 1;
+        }
+    }
+    assert_eq!(kinds.len(), hostile::KINDS.len(), "{kinds:?}");
+    assert!(blocks_seen > 40, "{blocks_seen} blocks");
 }
 
 #[test]
