@@ -73,6 +73,8 @@ const LAST_TRIES: Duration = Duration::from_secs(10);
 const PATIENCE: Duration = Duration::from_secs(60);
 /// Between two looks, unless the run is short.
 const STRETCH: Duration = Duration::from_secs(60);
+/// The longest lateness that is told from longer ones.
+const LATEST: Duration = Duration::from_secs(3_600);
 /// Posts a month ahead that are looked up at the end.
 const LOOKED_UP: usize = 10_000;
 
@@ -115,7 +117,7 @@ fn run(args: &Args) -> Result<bool> {
     let end = script.start + TimeDelta::from_std(feeding * args.speed)?;
 
     let ledger = Arc::new(Ledger::new(script.reached(end)));
-    let late = Arc::new(Mutex::new(Histogram::new(3)?));
+    let late = Arc::new(Mutex::new(Histogram::new_with_bounds(1, LATEST.as_micros() as u64, 3)?));
     let network = Network { script: script.clone(), clock: clock.clone(), ledger: Arc::clone(&ledger), late };
     let hour = Duration::from_secs(3_600);
     let builder = Scheduler::builder()

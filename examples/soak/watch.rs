@@ -90,8 +90,13 @@ impl Drift {
     }
 }
 
+/// From then on as many days are forgotten as are begun.
+const DAYS: f64 = 4.0;
+/// Memory of a post that the store remembers: sled's table of its pages.
+const REMEMBERED_BYTES: f64 = 12.0;
+
 /// Compares the last quarter with the second. If whole days have been lived, the store has forgotten some, and its files
-/// are to be flat; within a day it remembers every post, and what a post takes is to be flat.
+/// and the memory are to be flat; within a day it remembers every post, and what a post takes is to be flat.
 pub fn drift(looks: &[Look], days: f64) -> Vec<Drift> {
     let quarter = looks.len() / 4;
     if quarter == 0 {
@@ -110,14 +115,16 @@ pub fn drift(looks: &[Look], days: f64) -> Vec<Drift> {
         let (first, last) = (&looks[0], &looks[looks.len() - 1]);
         (last.store_mb - first.store_mb) * 1e6 / (last.ended - first.ended).max(1) as f64
     });
-    let store = if days < 4.0 {
-        Drift::new("bytes of the store's files for each finished post", per_post, 1.25, 16.0)
+    let (store, remembered) = if days < DAYS {
+        let ended = quarters.map(|looks| looks[looks.len() - 1].ended as f64);
+        let store = Drift::new("bytes of the store's files for each finished post", per_post, 1.25, 16.0);
+        (store, (ended[1] - ended[0]) * REMEMBERED_BYTES / 1e6)
     } else {
-        Drift::new("MB of the store's files", most(|look| look.store_mb), 1.25, 16.0)
+        (Drift::new("the store's files, MB", most(|look| look.store_mb), 1.25, 16.0), 0.0)
     };
     vec![
         Drift::new("p99 of the lateness, ms (median of the stretches)", median(|look| look.p99_ms), 1.5, 0.5),
-        Drift::new("memory, MB", most(|look| look.memory_mb), 1.1, 16.0),
+        Drift::new("memory, MB", most(|look| look.memory_mb), 1.1, 16.0 + remembered),
         store,
         Drift::new("open files", most(|look| look.open_files as f64), 1.0, 8.0),
         Drift::new("threads", most(|look| look.threads as f64), 1.0, 8.0),
