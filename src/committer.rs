@@ -9,16 +9,19 @@ use crate::store::Store;
 
 /// Starts the loop on a thread of its own. It ends, and closes the store, when nobody is left to ask.
 pub fn start(
-    mut store: Box<dyn Store>,
+    store: Box<dyn Store>,
     requests: Inbox<Request>,
     answers: Slot<Answer>,
 ) -> io::Result<thread::JoinHandle<Result<(), StoreError>>> {
-    thread::Builder::new().name("punctual committer".to_owned()).spawn(move || {
-        while let Some(request) = requests.wait() {
-            answers.put_waiting(carry_out(&mut *store, request));
-        }
-        store.close()
-    })
+    thread::Builder::new().name("punctual committer".to_owned()).spawn(move || run(store, &requests, &answers))
+}
+
+/// The loop itself.
+pub fn run(mut store: Box<dyn Store>, requests: &Inbox<Request>, answers: &Slot<Answer>) -> Result<(), StoreError> {
+    while let Some(request) = requests.wait() {
+        answers.put_waiting(carry_out(&mut *store, request));
+    }
+    store.close()
 }
 
 /// Does what the engine asks of the store.
