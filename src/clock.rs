@@ -1,13 +1,14 @@
 //! Time enters here and nowhere else: the one file that reads the clocks of the machine.
 
 use std::fmt;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
-use std::thread::{self, Thread};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use chrono::{DateTime, TimeDelta, Utc};
 
+use crate::sync::OnceLock;
+use crate::sync::atomic::{AtomicBool, Ordering};
+use crate::sync::thread::{self, Thread};
 use crate::time::{Now, Timestamp, Wake};
 
 /// Where the time comes from: [`SystemClock`] in production, [`ManualClock`] in a host's tests.
@@ -115,7 +116,7 @@ fn instant() -> Instant {
 /// Time since the first call, on the monotonic clock of the machine, whatever clock the scheduler was given:
 /// for watching over threads, which run in the machine's time.
 pub(crate) fn machine_time() -> Duration {
-    static START: OnceLock<Instant> = OnceLock::new();
+    static START: std::sync::OnceLock<Instant> = std::sync::OnceLock::new();
     START.get_or_init(instant).elapsed()
 }
 

@@ -15,15 +15,17 @@ pub struct Committer {
 }
 
 impl Committer {
-    /// Starts the loop on a thread of its own. It ends, and closes the store, when nobody is left to ask.
+    /// Starts the loop on a thread of its own.
     pub fn start(self) -> io::Result<thread::JoinHandle<Result<(), StoreError>>> {
-        let Self { mut store, requests, answers } = self;
-        thread::Builder::new().name("punctual committer".to_owned()).spawn(move || {
-            while let Some(request) = requests.wait() {
-                answers.put_waiting(carry_out(&mut *store, request));
-            }
-            store.close()
-        })
+        thread::Builder::new().name("punctual committer".to_owned()).spawn(move || self.run())
+    }
+
+    /// The loop. It ends, and closes the store, when nobody is left to ask.
+    pub fn run(mut self) -> Result<(), StoreError> {
+        while let Some(request) = self.requests.wait() {
+            self.answers.put_waiting(carry_out(&mut *self.store, request));
+        }
+        self.store.close()
     }
 }
 

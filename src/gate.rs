@@ -5,14 +5,15 @@
 //! they take none.
 
 use std::fmt;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
 use rustc_hash::FxHashMap;
 
 use crate::quota::{Quota, RateLimit, Scope};
+use crate::sync::atomic::{AtomicBool, Ordering};
+use crate::sync::{Mutex, MutexGuard};
 use crate::time::Timestamp;
 
 /// An account on a network that several pools publish through: they share its limits, and wait together when the

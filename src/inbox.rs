@@ -1,11 +1,10 @@
 //! The bounded way into a loop.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
-
-use crossbeam_channel::{Receiver, Sender, TryIter, bounded};
 
 use crate::clock::Bell;
+use crate::sync::atomic::{AtomicBool, Ordering};
+use crate::sync::channel::{Receiver, Sender, TryIter, bounded};
 
 /// A loop's end: messages wait here until the loop takes them. What is left when it is dropped is dropped too, so that
 /// nobody waits for an answer that cannot come.
@@ -51,7 +50,7 @@ impl<T> Drop for Slot<T> {
 /// An inbox for at most `capacity` messages, whose loop sleeps at `bell`.
 pub fn inbox<T>(capacity: usize, bell: &Bell) -> (Slot<T>, Inbox<T>) {
     let (sender, receiver) = bounded(capacity);
-    let closed = Arc::<AtomicBool>::default();
+    let closed = Arc::new(AtomicBool::new(false));
     let stranded = receiver.clone();
     let slot = Slot { sender: Some(sender), stranded, closed: Arc::clone(&closed), bell: bell.clone() };
     (slot, Inbox { receiver, closed })
@@ -69,7 +68,7 @@ pub enum Refused<T> {
 impl<T> Slot<T> {
     /// Puts a message in, or gives it back at once.
     pub fn put(&self, message: T) -> Result<(), Refused<T>> {
-        use crossbeam_channel::TrySendError::{Disconnected, Full};
+        use crate::sync::channel::TrySendError::{Disconnected, Full};
         let Some(sender) = self.sender.as_ref().filter(|_| !self.closed.load(Ordering::SeqCst)) else {
             return Err(Refused::Closed(message));
         };
@@ -114,7 +113,7 @@ pub enum Take<T> {
 impl<T> Inbox<T> {
     /// The next message, without waiting.
     pub fn take(&self) -> Take<T> {
-        use crossbeam_channel::TryRecvError::{Disconnected, Empty};
+        use crate::sync::channel::TryRecvError::{Disconnected, Empty};
         match self.receiver.try_recv() {
             Ok(message) => Take::Message(message),
             Err(Empty) => Take::Empty,

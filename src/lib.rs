@@ -127,6 +127,8 @@ mod gate;
 pub mod guide;
 mod id;
 mod inbox;
+#[cfg(all(test, any(interleave = "loom", interleave = "shuttle")))]
+mod interleavings;
 mod limits;
 mod pool;
 mod post;
@@ -140,6 +142,7 @@ mod shard;
 #[doc(hidden)]
 pub mod sim;
 mod store;
+mod sync;
 mod time;
 // Not a part of the API: public for the benches alone.
 #[doc(hidden)]

@@ -8,6 +8,7 @@ const RANKS: &[(&str, u8)] = &[
     ("time", 0),
     ("id", 0),
     ("limits", 0),
+    ("sync", 0),
     ("wheel", 1),
     ("retry", 1),
     ("catch_up", 1),
@@ -27,6 +28,7 @@ const RANKS: &[(&str, u8)] = &[
     ("sim", 9),
     ("driver", 7),
     ("scheduler", 8),
+    ("interleavings", 8),
     ("fuzz", 10),
     ("guide", 10),
 ];

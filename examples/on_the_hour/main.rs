@@ -6,6 +6,7 @@
 mod broadcast;
 mod input;
 mod ledger;
+#[path = "../common/machine.rs"]
 mod machine;
 mod model;
 mod plan;

@@ -1,7 +1,6 @@
 //! What a broadcaster gets.
 
 use std::fmt;
-use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use bytes::Bytes;
@@ -11,6 +10,7 @@ use crate::error::Error;
 use crate::id::PostId;
 use crate::limits;
 use crate::reply::{Promise, Reply};
+use crate::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 use crate::time::Timestamp;
 
 use super::{Body, Doubt, Guarantee, Notes, Ready, Receipt};
