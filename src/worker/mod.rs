@@ -313,14 +313,15 @@ impl Desk {
         {
             starting.push(start);
         }
+        let is_all = starting.len() < START;
         if let Some(log) = &self.worker.log {
             let attempts = starting.iter().map(|(_, delivery)| (delivery.id().seq(), delivery.facts().claim));
             let attempts: Vec<(Seq, u32)> = attempts.collect();
-            if !attempts.is_empty() {
-                log.calling(&attempts);
+            if !attempts.is_empty() && !log.calling(&attempts) {
+                // They are not called, and given back when their time is out.
+                starting.retain(|(_, delivery)| !delivery.facts().stage.withdraw());
             }
         }
-        let is_all = starting.len() < START;
         for (token, delivery) in starting.drain(..) {
             self.worker.crew.call(Call { token, delivery, port: Arc::clone(&self.port) });
         }
