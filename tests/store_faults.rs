@@ -1,12 +1,19 @@
 //! A store that cannot be used says why, and a store that is damaged gives right data or a typed error, never less in
 //! silence.
 
+#[path = "../examples/faults/mod.rs"]
+mod faults;
+
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
+use faults::damage::Sample;
 use punctual::{ManualClock, Pool, Post, PostId, Receipt, Scheduler, SledStore, StoreError};
+
+/// Of so many bytes one is damaged: all of them by `cargo run --release --example faults -- damage`.
+const EVERY: usize = 397;
 
 fn far() -> DateTime<Utc> {
     "2040-01-01T00:00:00Z".parse().unwrap()
@@ -41,28 +48,6 @@ fn is_whole(path: &Path, ids: &[PostId]) -> bool {
         }
     }
     scheduler.shutdown(Duration::from_secs(5)).wait().is_ok()
-}
-
-fn copy(from: &Path, to: &Path) {
-    fs::create_dir_all(to).unwrap();
-    for entry in fs::read_dir(from).unwrap() {
-        let entry = entry.unwrap();
-        let to = to.join(entry.file_name());
-        if entry.file_type().unwrap().is_dir() {
-            copy(&entry.path(), &to)
-        } else {
-            {
-                fs::copy(entry.path(), to).unwrap();
-            }
-        }
-    }
-}
-
-fn files(folder: &Path, into: &mut Vec<PathBuf>) {
-    for entry in fs::read_dir(folder).unwrap() {
-        let path = entry.unwrap().path();
-        if path.is_dir() { files(&path, into) } else { into.push(path) }
-    }
 }
 
 #[test]
@@ -119,33 +104,11 @@ fn an_unfinished_snapshot_and_a_torn_conf_do_no_harm() {
 }
 
 #[test]
-fn flipped_bytes_and_cut_files_are_noticed_or_harmless() {
+fn what_is_damaged_gives_right_data_or_says_so() {
     let folder = tempfile::tempdir().unwrap();
-    let whole = folder.path().join("whole");
-    let ids = filled(&whole, 300);
-    let mut all = Vec::new();
-    files(&whole, &mut all);
-    let (mut tried, mut noticed) = (0, 0);
-    for file in all.iter().filter(|file| !file.ends_with("ballast") && !file.ends_with("lock")) {
-        let bytes = fs::read(file).unwrap();
-        let relative = file.strip_prefix(&whole).unwrap();
-        let used = bytes.iter().rposition(|byte| *byte != 0).map_or(0, |last| last + 1);
-        let mut changes: Vec<Vec<u8>> = Vec::new();
-        for at in (0..used).step_by((used / 12).max(1)) {
-            let mut flipped = bytes.clone();
-            flipped[at] ^= 0x10;
-            changes.push(flipped);
-        }
-        changes.extend([used / 3, used * 2 / 3, used.saturating_sub(1)].map(|len| bytes[..len].to_vec()));
-        for change in changes {
-            let damaged = folder.path().join(format!("damaged{tried}"));
-            copy(&whole, &damaged);
-            fs::write(damaged.join(relative), change).unwrap();
-            noticed += usize::from(!is_whole(&damaged, &ids));
-            tried += 1;
-            fs::remove_dir_all(&damaged).unwrap();
-        }
-    }
-    println!("{tried} damages, {noticed} noticed, the others harmless");
-    assert!(tried > 40 && noticed > 5, "{noticed} of {tried}: a test of nothing");
+    let sample = Sample::new(folder.path(), 40);
+    let tally = sample.run(EVERY, |_, _| {});
+    assert!(tally.broken.is_empty(), "{:#?}", tally.broken);
+    assert!(tally.noticed > 50 && tally.harmless > 5, "a test of nothing: {tally:?}");
+    println!("{tally:?}");
 }

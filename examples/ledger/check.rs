@@ -56,6 +56,27 @@ impl Verdict {
         self.violations.values().all(|count| *count == 0)
     }
 
+    /// Adds what another store's hosts did.
+    pub fn add(&mut self, other: Self) {
+        let Self { acked, calls, sent, repeats, repeats_marked, sent_again, .. } = other;
+        let Self { delivered, failed, missed, cancelled, in_doubt, violations, examples, .. } = other;
+        self.acked += acked;
+        self.calls += calls;
+        self.sent += sent;
+        self.repeats += repeats;
+        self.repeats_marked += repeats_marked;
+        self.sent_again += sent_again;
+        self.delivered += delivered;
+        self.failed += failed;
+        self.missed += missed;
+        self.cancelled += cancelled;
+        self.in_doubt += in_doubt;
+        for (rule, count) in violations {
+            *self.violations.entry(rule).or_default() += count;
+        }
+        self.examples.extend(examples);
+    }
+
     fn violated(&mut self, rule: &'static str, what: impl FnOnce() -> String) {
         let count = self.violations.entry(rule).or_default();
         *count += 1;

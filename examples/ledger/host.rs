@@ -188,7 +188,7 @@ impl Host {
         let mut events = self.scheduler.events();
         let mut open = acked(path);
         loop {
-            let ends = ends(&self.scheduler, &open);
+            let ends = ends(&self.scheduler, &open).expect("posts can be looked up");
             open.retain(|id| ends.get(id).is_some_and(|end| !end.is_over()));
             if open.is_empty() {
                 break;
@@ -215,12 +215,13 @@ impl End {
 }
 
 /// What is known of these posts now; nothing of those that are lost.
-pub fn ends(scheduler: &Scheduler, ids: &[PostId]) -> HashMap<PostId, End> {
+pub fn ends(scheduler: &Scheduler, ids: &[PostId]) -> punctual::Result<HashMap<PostId, End>> {
     let mut ends = HashMap::new();
     // A few at a time: what the hosts commit waits behind them.
     for ids in ids.chunks(50) {
         let replies: Vec<_> = ids.iter().map(|id| scheduler.get(*id)).collect();
-        for status in replies.into_iter().filter_map(|reply| reply.wait().expect("a post can be looked up")) {
+        for reply in replies {
+            let Some(status) = reply.wait()? else { continue };
             let reason = match status.outcome() {
                 Some(Outcome::Failed { reason }) => reason.clone(),
                 _ => status.reason().unwrap_or_default().to_owned(),
@@ -232,7 +233,7 @@ pub fn ends(scheduler: &Scheduler, ids: &[PostId]) -> HashMap<PostId, End> {
         for pool in &pools::POOLS {
             let mut page: Vec<Status> = Vec::new();
             loop {
-                page = scheduler.in_doubt(pool.name, page.last()).wait().expect("what is in doubt is listed");
+                page = scheduler.in_doubt(pool.name, page.last()).wait()?;
                 if page.is_empty() {
                     break;
                 }
@@ -242,7 +243,7 @@ pub fn ends(scheduler: &Scheduler, ids: &[PostId]) -> HashMap<PostId, End> {
             }
         }
     }
-    ends
+    Ok(ends)
 }
 
 /// What the host was told is stored.

@@ -4,7 +4,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use punctual::{Guarantee, Pool, PrepareAhead, RateLimit, RetryPolicy, Scheduler, SledStore};
+use punctual::{Builder, Guarantee, Pool, PrepareAhead, RateLimit, RetryPolicy, Scheduler, SledStore};
 
 use super::journal::Journal;
 use super::network::Network;
@@ -26,6 +26,9 @@ pub const POOLS: [Shape; 5] = [
     Shape { name: "uploads", concurrency: 16, shards: 1, timeout: 150 },
 ];
 
+/// Bytes to keep free on the disk, as a store does by itself.
+pub const RESERVE: u64 = 64 << 20;
+
 /// What the pool named "limited" may publish.
 pub const LIMIT: (u32, Duration) = (80, Duration::from_secs(1));
 
@@ -36,7 +39,19 @@ pub fn open(
     journal: &Arc<Journal>,
     chaos: Option<u64>,
 ) -> punctual::Result<Scheduler> {
-    let mut builder = Scheduler::builder().store(SledStore::open(folder.join("store"))?);
+    open_with(folder, guarantee, journal, chaos, RESERVE, |builder| builder)
+}
+
+/// As `open`, with other settings.
+pub fn open_with(
+    folder: &Path,
+    guarantee: Guarantee,
+    journal: &Arc<Journal>,
+    chaos: Option<u64>,
+    reserve: u64,
+    set: impl FnOnce(Builder) -> Builder,
+) -> punctual::Result<Scheduler> {
+    let mut builder = set(Scheduler::builder()).store(SledStore::open(folder.join("store"))?.reserve(reserve));
     for shape in &POOLS {
         let timeout = Duration::from_millis(shape.timeout);
         let retry = RetryPolicy::exponential(Duration::from_millis(20)).max_delay(Duration::from_millis(200));

@@ -128,7 +128,18 @@ impl Host {
         };
         let ahead = 10_u64.pow(draw.number(2, 7) as u32);
         let dice = Dice::new(plan.seed, 1);
-        Self { scene, dice, wishes, shapes, pools, ahead, open: Vec::new(), stops: 0, listener: None, is_healing: false }
+        Self {
+            scene,
+            dice,
+            wishes,
+            shapes,
+            pools,
+            ahead,
+            open: Vec::new(),
+            stops: 0,
+            listener: None,
+            is_healing: false,
+        }
     }
 
     pub fn wish(&mut self, scheduler: &Scheduler) {
@@ -298,7 +309,8 @@ impl Host {
     /// Something is to stand still, or to go on. Only the latest wish counts.
     fn stop(&mut self, pool: usize, profile: Option<String>, is_stopped: bool, reply: Reply<()>) {
         self.stops += 1;
-        let is_same = |open: &Open| matches!(open, Open::Stopped { pool: p, profile: q, .. } if *p == pool && *q == profile);
+        let is_same =
+            |open: &Open| matches!(open, Open::Stopped { pool: p, profile: q, .. } if *p == pool && *q == profile);
         for open in self.open.iter_mut().filter(|open| is_same(open)) {
             if let Open::Stopped { serial, .. } = open {
                 *serial = 0;

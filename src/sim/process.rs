@@ -204,7 +204,8 @@ impl Process {
     pub fn die(self, store: &mut MemoryStore, kept: usize) {
         for crew in &self.crews {
             let calls = crew.calls();
-            let published = calls.iter().map(|(_, call)| call).filter(|call| call.delivery.facts().task == Task::Broadcast);
+            let published =
+                calls.iter().map(|(_, call)| call).filter(|call| call.delivery.facts().task == Task::Broadcast);
             let posts: Vec<usize> = published.map(|call| Content::read(call.delivery.payload()).post).collect();
             let mut state = self.scene.look();
             posts.into_iter().for_each(|post| state.oracle.was_on_its_way(post));

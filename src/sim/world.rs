@@ -300,9 +300,10 @@ impl World {
         let builder = Scheduler::builder().store(store).clock(self.scene.clone()).memory(self.memory);
         let builder = builder.retention(year).dead_letter_retention(year);
         let network = Network { scene: self.scene.clone(), process: self.processes };
-        self.grounds.iter().enumerate().fold(builder, |builder, (pool, ground)| {
-            builder.pool(ground.pool(&pool_name(pool), network.clone()))
-        })
+        self.grounds
+            .iter()
+            .enumerate()
+            .fold(builder, |builder, (pool, ground)| builder.pool(ground.pool(&pool_name(pool), network.clone())))
     }
 
     /// Lets time pass until something happens, or a little less.

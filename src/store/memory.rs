@@ -178,8 +178,9 @@ impl Store for MemoryStore {}
 struct Shared(Arc<Mutex<Data>>);
 
 impl CallLog for Shared {
-    fn calling(&self, attempts: &[(Seq, u32)]) {
+    fn calling(&self, attempts: &[(Seq, u32)]) -> bool {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).called.extend(attempts.iter().copied());
+        true
     }
 }
 

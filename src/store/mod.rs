@@ -33,8 +33,9 @@ pub(crate) mod backend {
     /// Which attempts have begun: written without waiting for the disk, so it outlives the process but not the machine's
     /// power.
     pub trait CallLog: Send + Sync + fmt::Debug {
-        /// These attempts are about to be made. Every one of them is claimed; called by any thread.
-        fn calling(&self, attempts: &[(Seq, u32)]);
+        /// These attempts are about to be made. Every one of them is claimed; called by any thread. False if they must not
+        /// be: that they were could not be noted, and a later process would take them for not made.
+        fn calling(&self, attempts: &[(Seq, u32)]) -> bool;
     }
 
     /// Contract:

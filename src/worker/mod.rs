@@ -326,14 +326,15 @@ impl Desk {
         {
             self.starting.push(start);
         }
+        let is_all = self.starting.len() < START;
         if let Some(log) = &self.worker.log {
             let attempts = self.starting.iter().map(|(_, delivery)| (delivery.id().seq(), delivery.facts().claim));
             let attempts: Vec<(Seq, u32)> = attempts.collect();
-            if !attempts.is_empty() {
-                log.calling(&attempts);
+            if !attempts.is_empty() && !log.calling(&attempts) {
+                // They are not called, and given back when their time is out.
+                self.starting.retain(|(_, delivery)| !delivery.facts().stage.withdraw());
             }
         }
-        let is_all = self.starting.len() < START;
         for (token, delivery) in self.starting.drain(..) {
             self.worker.callers.call(Call { token, delivery, port: Arc::clone(&self.port) });
         }

@@ -73,7 +73,7 @@ impl Calls {
             // It would be taken for the log of this process.
             remove(&folder.join(LOG))?;
         }
-        let book = Book { writer, called: SeqMap::default() };
+        let book = Book { writer, is_stale: false, called: SeqMap::default() };
         let log = Arc::new(Log { folder: folder.to_owned(), book: Mutex::new(book) });
         Ok(Self { earlier, complete_from, unchecked, log })
     }
@@ -145,7 +145,7 @@ impl Calls {
     /// Writes a long log anew, with the open calls only. If that fails, the old one is as good.
     pub fn compact(&self, longest: u64) {
         let mut book = self.log.book();
-        let Book { writer, called } = &mut *book;
+        let Book { writer, called, .. } = &mut *book;
         let bytes_anew = (ENTRY_BYTES * (self.earlier.len() + called.len())) as u64;
         let Some(writer) = writer.as_mut().filter(|writer| writer.bytes > longest.max(2 * bytes_anew)) else {
             return;
@@ -174,6 +174,8 @@ struct Log {
 struct Book {
     /// Gone once writing failed, and the log with it.
     writer: Option<Writer>,
+    /// Writing failed, and the log could not be taken away: it may lack calls that a later process would not know of.
+    is_stale: bool,
     /// The last attempts that have begun, of posts whose claims may be open.
     called: SeqMap<u32>,
 }
@@ -188,20 +190,22 @@ impl Log {
         let Some(writer) = &mut book.writer else { return };
         if writer.write(kind, entries).is_err() {
             // Without a log every claim counts as called; with half of one some would not. One of the two will do.
-            let _ = writer.file.set_len(0);
-            let _ = remove(&self.folder.join(LOG));
+            let is_empty = writer.file.set_len(0).is_ok();
+            book.is_stale = remove(&self.folder.join(LOG)).is_err() && !is_empty;
             book.writer = None;
         }
     }
 }
 
 impl CallLog for Log {
-    fn calling(&self, attempts: &[(Seq, u32)]) {
+    fn calling(&self, attempts: &[(Seq, u32)]) -> bool {
         let mut book = self.book();
         self.write(&mut book, CALLED, attempts);
         if book.writer.is_some() {
             book.called.extend(attempts.iter().copied());
         }
+        book.is_stale = book.is_stale && remove(&self.folder.join(LOG)).is_err();
+        !book.is_stale
     }
 }
 
@@ -390,6 +394,21 @@ mod tests {
     }
 
     #[test]
+    fn nothing_is_called_while_a_log_can_neither_be_written_nor_taken_away() {
+        let folder = tempfile::tempdir().unwrap();
+        let calls = Calls::open(folder.path(), BOOT, 9).unwrap();
+        let (log, path) = (calls.log().unwrap(), folder.path().join(LOG));
+        // What cannot be written stands in for the log, and what cannot be removed like a file.
+        calls.log.book().writer.as_mut().unwrap().file = File::open(&path).unwrap();
+        fs::remove_file(&path).unwrap();
+        fs::create_dir(&path).unwrap();
+        assert!(!log.calling(&[(Seq(1), 1)]));
+        assert!(!log.calling(&[(Seq(1), 1)]));
+        fs::remove_dir(&path).unwrap();
+        assert!(log.calling(&[(Seq(1), 1)]), "without a log every claim counts as called");
+    }
+
+    #[test]
     fn a_log_that_cannot_be_written_leaves_everything_called() {
         let folder = left();
         let mut calls = Calls::open(folder.path(), BOOT, 9).unwrap();
@@ -450,7 +469,7 @@ mod tests {
         std::thread::scope(|scope| {
             for thread in 0..4 {
                 let log = &log;
-                scope.spawn(move || (0..500).for_each(|i| log.calling(&[(Seq(thread * 1_000 + i), 1)])));
+                scope.spawn(move || (0..500).for_each(|i| assert!(log.calling(&[(Seq(thread * 1_000 + i), 1)]))));
             }
         });
         drop(calls);

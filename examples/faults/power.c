@@ -1,13 +1,15 @@
 // A power cut, for tests: everything below $POWER_LIVE is shadowed in $POWER_KEPT, which holds what a disk that lost
 // its power would hold: of each file what it was at its last fsync or fdatasync, of each directory the names it had
 // at its last fsync. Renames and removals are kept at once, as a journaling file system orders them.
-// sync_file_range counts for nothing: it writes neither the file's size nor the disk's cache.
+// sync_file_range counts for nothing: it writes neither the file's size nor the disk's cache. After a power cut the machine
+// boots anew: the id of its boot is what the file $POWER_BOOT says.
 #define _GNU_SOURCE
 #include <dirent.h>
 #include <dlfcn.h>
 #include <fcntl.h>
 #include <limits.h>
 #include <pthread.h>
+#include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -117,4 +119,15 @@ int unlink(const char *path) {
     int result = real(path);
     if (result == 0 && shadow(path, twin)) real(twin);
     return result;
+}
+
+int open64(const char *path, int flags, ...) {
+    static int (*real)(const char *, int, ...);
+    const char *boot = getenv("POWER_BOOT");
+    if (!real) real = dlsym(RTLD_NEXT, "open64");
+    va_list more;
+    va_start(more, flags);
+    mode_t mode = flags & O_CREAT ? va_arg(more, mode_t) : 0;
+    va_end(more);
+    return real(boot && strcmp(path, "/proc/sys/kernel/random/boot_id") == 0 ? boot : path, flags, mode);
 }
