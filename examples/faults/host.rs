@@ -22,7 +22,7 @@ use super::ledger::pools;
 /// By this variable a process knows that it is such a host.
 pub const JOB: &str = "PUNCTUAL_FAULTS";
 /// A process that takes longer hangs.
-const PATIENCE: Duration = Duration::from_secs(if cfg!(debug_assertions) { 10 } else { 5 });
+const PATIENCE: Duration = Duration::from_secs(if cfg!(debug_assertions) { 60 } else { 30 });
 const HOUR: i64 = 3_600_000_000;
 const POOL: &str = "wide";
 

@@ -349,8 +349,11 @@ impl Host {
 
     /// Takes the answers that have come.
     pub fn take_replies(&mut self, scheduler: Option<&Scheduler>) {
-        let mut still_open = Vec::with_capacity(self.open.len());
-        for mut open in std::mem::take(&mut self.open) {
+        // What is said of a post was true before what is answered beside it.
+        let (asked, others): (Vec<_>, Vec<_>) =
+            self.open.drain(..).partition(|open| matches!(open, Open::Asked { .. }));
+        let mut still_open = Vec::with_capacity(asked.len() + others.len());
+        for mut open in asked.into_iter().chain(others) {
             if !self.take_reply(&mut open, scheduler) {
                 still_open.push(open);
             }
