@@ -10,9 +10,11 @@ use punctual::{
     Post, PrepareAhead, Prepared, RateLimit, Receipt, Reconciled, RetryPolicy, Scheduler, State,
 };
 use std::collections::{HashMap, VecDeque};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
-use chrono::{DateTime, Utc};
+use chrono::{DateTime, TimeDelta, Utc};
 use tokio::sync::watch;
 
 /// What a broadcaster does when it is called.
@@ -368,4 +370,51 @@ proptest! {
             }
         }
     }
+}
+
+#[test]
+fn a_post_is_not_sent_early_when_the_clock_steps_back_while_the_network_is_asked() {
+    #[derive(Clone)]
+    struct Network {
+        clock: ManualClock,
+        early: Arc<AtomicU32>,
+        calls: Arc<AtomicU32>,
+        asked: Arc<AtomicU32>,
+    }
+
+    impl Broadcaster for Network {
+        async fn broadcast(&self, delivery: Delivery) -> Result<Receipt, BroadcastError> {
+            self.early.fetch_add(u32::from(self.clock.now() < delivery.due()), Ordering::SeqCst);
+            match self.calls.fetch_add(1, Ordering::SeqCst) {
+                0 => Err(BroadcastError::unknown("504")),
+                _ => Ok(Receipt::default()),
+            }
+        }
+
+        async fn reconcile(&self, _: Delivery) -> Result<Reconciled, BroadcastError> {
+            if self.asked.fetch_add(1, Ordering::SeqCst) == 0 {
+                self.clock.step(TimeDelta::hours(-1));
+            }
+            Ok(Reconciled::NotSent)
+        }
+    }
+
+    let clock = ManualClock::at("2030-01-07T07:59:59Z".parse().unwrap());
+    let (early, calls, asked) = Default::default();
+    let network = Network { clock: clock.clone(), early, calls, asked };
+    let scheduler = Scheduler::builder()
+        .store(MemoryStore::default())
+        .clock(clock.clone())
+        .pool(Pool::new("p", network.clone()))
+        .start()
+        .unwrap();
+    let due: DateTime<Utc> = "2030-01-07T08:00:00Z".parse().unwrap();
+    let id = scheduler.schedule(Post::new("p", "x").at(due)).wait().unwrap();
+    for _ in 0..200 {
+        clock.advance(Duration::from_secs(60));
+        scheduler.settle().wait().unwrap();
+    }
+    assert!(matches!(scheduler.outcome(id).wait().unwrap(), Outcome::Delivered(_)));
+    assert_eq!(network.early.load(Ordering::SeqCst), 0);
+    assert!(network.asked.load(Ordering::SeqCst) > 0 && network.calls.load(Ordering::SeqCst) == 2);
 }

@@ -364,3 +364,61 @@ fn what_was_called_is_in_doubt_whatever_the_clock_does_afterwards() {
     let d = rig.call();
     assert_eq!(d.facts().doubt(), Doubt::Open, "a silent repeat");
 }
+
+#[test]
+fn what_is_spread_is_not_early_when_the_clock_steps_back() {
+    let mut rig = Rig::with(|pool| pool.catch_up = CatchUp::at_once().spread_over(Duration::from_secs(10)));
+    let reply = rig.ask(|promise| Command::Pause { place: 0, paused: true, promise });
+    rig.work();
+    drop(reply);
+    rig.stored(1_000, &Post::new("p", "x"));
+    rig.pass(10_000);
+    rig.work();
+    while rig.asked.iter().all(|request| !matches!(request, Request::Load { .. })) {
+        rig.work();
+        rig.pass(100);
+    }
+    let _r = rig.ask(|promise| Command::Pause { place: 0, paused: false, promise });
+    assert_eq!(rig.engine.sites[0].late.len(), 1);
+    rig.now.wall = rig.now.wall.before(Duration::from_secs(60));
+    for _ in 0..30 {
+        rig.pass(1_000);
+        rig.work();
+    }
+    assert!(rig.delivered.is_empty(), "went out early");
+    (0..30).for_each(|_| {
+        rig.pass(1_000);
+        rig.work();
+    });
+    assert_eq!(rig.delivered.len(), 1);
+}
+
+#[test]
+fn a_post_in_order_that_was_left_to_the_store_is_not_overtaken() {
+    let mut rig = Rig::new();
+    let [first, second] =
+        [1_000, 1_500].map(|due| rig.stored(due, &Post::new("p", due.to_string()).profile("a").in_order()));
+    for _ in 0..30 {
+        rig.stored(1_900, &Post::new("p", vec![0; 60_000]));
+    }
+    rig.pass(1_000);
+    rig.work();
+    let delivery = rig.call();
+    assert_eq!(delivery.id(), first);
+    rig.answer(&delivery, Err(BroadcastError::transient("503")));
+    rig.work();
+    assert!(rig.engine.slot(first.seq()).is_none(), "it was not left to the store: a test of nothing");
+    let mut order = Vec::new();
+    for _ in 0..600 {
+        rig.pass(100);
+        rig.work();
+        for delivery in std::mem::take(&mut rig.delivered) {
+            order.push(delivery.id());
+            delivery.facts().stage.call();
+            rig.answer(&delivery, Ok("sent"));
+            rig.work();
+        }
+    }
+    let place = |id| order.iter().position(|other| *other == id);
+    assert!(place(first).is_some() && place(first) < place(second), "{:?} {:?}", place(first), place(second));
+}
