@@ -42,6 +42,9 @@ pub struct Builder {
     retention: Duration,
     dead_letter_retention: Duration,
     stall_after: Duration,
+    /// Commands that wait for the driver, and events that wait for slow listeners, at most.
+    commands: usize,
+    events: usize,
 }
 
 impl Builder {
@@ -57,6 +60,8 @@ impl Builder {
             retention: Duration::from_secs(86_400),
             dead_letter_retention: Duration::from_secs(30 * 86_400),
             stall_after: Duration::from_secs(10),
+            commands: limits::COMMANDS,
+            events: limits::EVENTS,
         }
     }
 
@@ -123,6 +128,13 @@ impl Builder {
     /// After how long a commit that has not come back stalls the scheduler, 100 ms to 10 minutes. Default: 10 s.
     pub fn stall_after(mut self, after: Duration) -> Self {
         self.stall_after = after;
+        self
+    }
+
+    /// Lets so few commands and events wait.
+    #[cfg(any(test, feature = "test-util"))]
+    pub(crate) fn queues(mut self, commands: usize, events: usize) -> Self {
+        (self.commands, self.events) = (commands, events);
         self
     }
 
@@ -217,11 +229,11 @@ impl Builder {
         let engine = Engine::new(settings, clock.now());
 
         let bell = Bell::default();
-        let (commands_in, commands) = inbox(limits::COMMANDS, &bell);
+        let (commands_in, commands) = inbox(self.commands, &bell);
         let (answers_in, answers) = inbox(limits::ANSWERS, &bell);
         let (reports_in, reports) = inbox(limits::ANSWERS, &bell);
         let (requests_in, requests) = inbox(limits::REQUESTS, &Bell::default());
-        let (events, _) = broadcast::channel(limits::EVENTS);
+        let (events, _) = broadcast::channel(self.events);
 
         let mut crews = Vec::with_capacity(pools.len());
         let mut workers = Vec::with_capacity(first_shard);

@@ -388,7 +388,8 @@ impl Host {
             },
             Open::Asked { post, reply } => match answer(reply) {
                 Some(Ok(status)) => self.scene.look().oracle.said(*post, status.as_ref(), false),
-                Some(Err(Error::Closed | Error::StoreStalled { .. } | Error::Store(StoreError::Poisoned))) => {}
+                Some(Err(Error::Closed | Error::Overloaded | Error::StoreStalled { .. })) => {}
+                Some(Err(Error::Store(StoreError::Poisoned))) => {}
                 Some(Err(error)) => self.scene.look().oracle.check(ANSWERED, false, || error.to_string()),
                 None => return false,
             },

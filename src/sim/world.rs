@@ -33,6 +33,8 @@ const LONGEST: Duration = Duration::from_secs(3_600);
 const BACK: Duration = Duration::from_secs(2 * 86_400);
 /// Steps between two looks whether all is over.
 const LOOK: u32 = 500;
+/// Commands and events that wait, at most.
+const QUEUE: usize = 64;
 /// Turns of all parts of a process before time passes, at most.
 const ROUNDS: u32 = 8;
 
@@ -298,7 +300,7 @@ impl World {
     fn builder(&self, store: MemoryStore) -> Builder {
         let year = Duration::from_secs(400 * 86_400);
         let builder = Scheduler::builder().store(store).clock(self.scene.clone()).memory(self.memory);
-        let builder = builder.retention(year).dead_letter_retention(year);
+        let builder = builder.retention(year).dead_letter_retention(year).queues(QUEUE, QUEUE);
         let network = Network { scene: self.scene.clone(), process: self.processes };
         self.grounds
             .iter()

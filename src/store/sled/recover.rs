@@ -71,13 +71,18 @@ fn open_sled(folder: &Folder) -> Result<::sled::Db, ::sled::Error> {
     let config = config.cache_capacity(CACHE_BYTES).flush_every_ms(Some(FLUSH_EVERY_MS));
     for _ in 0..OPEN_TRIES {
         match config.open() {
-            Err(::sled::Error::Io(error)) if error.to_string().contains("could not acquire lock") => {
+            Err(::sled::Error::Io(error)) if is_held(&error.to_string()) => {
                 thread::park_timeout(OPEN_PAUSE);
             }
             other => return other,
         }
     }
     config.open()
+}
+
+/// Whether sled's error says that somebody else has the lock; it has no other way to say so.
+fn is_held(error: &str) -> bool {
+    error.contains("could not acquire lock") && error.contains("WouldBlock")
 }
 
 fn rebuild(folder: Folder, disk: Arc<Disk>, sizes: Sizes) -> Result<Core, StoreError> {
