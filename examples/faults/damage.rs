@@ -144,7 +144,9 @@ enum Damage {
 
 impl Damage {
     fn of(self, mut bytes: Vec<u8>) -> Vec<u8> {
-        bytes.resize(bytes.len().next_multiple_of(PAGE).max(PAGE), 0);
+        if !matches!(self, Self::Flip(..) | Self::Cut(_)) {
+            bytes.resize(bytes.len().next_multiple_of(PAGE).max(PAGE), 0);
+        }
         let len = bytes.len();
         let page = |page: usize| page * PAGE..((page + 1) * PAGE).min(len);
         match self {
