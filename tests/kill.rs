@@ -80,7 +80,6 @@ fn a_call_for_a_file_that_fails_is_a_typed_error_and_loses_nothing() {
 }
 
 #[test]
-#[ignore = "the sizes do not fit yet: the disk is not always full"]
 fn a_disk_that_is_full_for_a_while_loses_nothing() {
     let folder = tempfile::tempdir().unwrap();
     let tally = full::fill(folder.path(), 2, 1, command, |_| {});

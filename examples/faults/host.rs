@@ -257,8 +257,9 @@ impl Host {
                 Ended::Done.exit();
             }
             Work::Flood => {
-                for _ in 0..30 {
-                    self.schedule(100, HOUR)?;
+                // Until it is refused.
+                for _ in 0..200 {
+                    self.schedule(400, HOUR)?;
                     self.schedule(20, 0)?;
                 }
             }
