@@ -95,7 +95,7 @@ impl<'a> Lab<'a> {
             if work == Work::Die {
                 copy(&closed, &died);
             }
-            let ran = run(lab.job(folder, work, round).command(host()), folder);
+            let ran = run(work, lab.job(folder, work, round).command(host()), folder);
             assert_eq!(ran.ended, Ended::Done, "{}", ran.said);
         }
         lab
@@ -118,7 +118,7 @@ impl<'a> Lab<'a> {
         if case.ever {
             command.env("FAULT_EVER", "1");
         }
-        run(command, folder)
+        run(case.work, command, folder)
     }
 
     /// How many calls there are to which it can happen.
@@ -137,7 +137,7 @@ impl<'a> Lab<'a> {
         let first = self.first(case, &folder);
         let log = fs::read_to_string(folder.join("fault")).unwrap_or_default();
         let call = log.split(' ').next().filter(|name| *name != "calls").map(str::to_owned);
-        let last = run(self.job(&folder, Work::Finish, 3).command((self.host)()), &folder);
+        let last = run(Work::Finish, self.job(&folder, Work::Finish, 3).command((self.host)()), &folder);
         let mut wrong = Vec::new();
         let is_right = match first.ended {
             Ended::Done | Ended::Refused | Ended::Damaged => true,

@@ -37,7 +37,7 @@ pub fn fill(folder: &Path, times: u32, seed: u64, host: impl Fn() -> Command, ea
         let job = |work, round| Job { work, folder: own.clone(), round, seed, at_most_once: false };
         let lives = |work, round, is_full: bool| -> Ran {
             let command = if is_full { disk.limit(kib, &host()) } else { host() };
-            run(job(work, round).command(command), &own)
+            run(work, job(work, round).command(command), &own)
         };
         let first = lives(Work::Flood, 0, true);
         let meanwhile = lives(Work::Finish, 1, true);

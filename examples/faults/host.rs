@@ -22,7 +22,9 @@ use super::ledger::pools;
 /// By this variable a process knows that it is such a host.
 pub const JOB: &str = "PUNCTUAL_FAULTS";
 /// A process that takes longer hangs.
-const PATIENCE: Duration = Duration::from_secs(if cfg!(debug_assertions) { 60 } else { 30 });
+const PATIENCE: Duration = Duration::from_secs(if cfg!(debug_assertions) { 10 } else { 5 });
+/// So does one that fills a disk, or waits until all that is left has ended, its retries included.
+const LONG_PATIENCE: Duration = Duration::from_secs(60);
 const HOUR: i64 = 3_600_000_000;
 const POOL: &str = "wide";
 
@@ -117,8 +119,14 @@ impl Ran {
     }
 }
 
+impl Work {
+    fn patience(self) -> Duration {
+        if matches!(self, Self::Flood | Self::Finish) { LONG_PATIENCE } else { PATIENCE }
+    }
+}
+
 /// Lets a process run to its end.
-pub fn run(mut command: Command, folder: &Path) -> Ran {
+pub fn run(work: Work, mut command: Command, folder: &Path) -> Ran {
     let path = folder.join("said");
     let said = std::fs::File::create(&path).expect("the folder can be written");
     let error = said.try_clone().expect("a file has two ends");
@@ -128,7 +136,7 @@ pub fn run(mut command: Command, folder: &Path) -> Ran {
         if let Some(status) = child.try_wait().expect("a child can be waited for") {
             break Some(status);
         }
-        if started.elapsed() > PATIENCE {
+        if started.elapsed() > work.patience() {
             break None;
         }
         std::thread::sleep(Duration::from_millis(2));

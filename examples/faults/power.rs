@@ -84,7 +84,7 @@ impl Cuts {
                 fs::write(&boot, format!("boot {cut} {number}")).expect("the folder can be written");
                 let mut command = job.command(host());
                 command.env("LD_PRELOAD", shim).env("POWER_BOOT", &boot);
-                let ran = run(command, &image);
+                let ran = run(Work::Finish, command, &image);
                 let acknowledged = ran.said.lines().find_map(|line| line.strip_prefix("acknowledged ")?.parse().ok());
                 tally.acknowledged += acknowledged.unwrap_or(0u64);
                 if ran.ended != Ended::Done || ran.own_panics().next().is_some() {

@@ -303,8 +303,8 @@ fn a_question_that_is_not_authorised_holds_the_profile() {
     assert!(rig.engine.sites[0].held.contains_key("a"));
 }
 
-#[test]
-fn a_late_post_that_is_given_another_due_keeps_to_it() {
+/// A rig whose pool spreads what is late, and a post that waits for that.
+fn spreading() -> (Rig, PostId) {
     let mut rig = Rig::with(|pool| pool.catch_up = CatchUp::at_once().spread_over(Duration::from_secs(10)));
     let reply = rig.ask(|promise| Command::Pause { place: 0, paused: true, promise });
     rig.work();
@@ -312,12 +312,18 @@ fn a_late_post_that_is_given_another_due_keeps_to_it() {
     let id = rig.stored(1_000, &Post::new("p", "x"));
     rig.pass(10_000);
     rig.work();
-    while rig.asked.iter().all(|e| !matches!(e, Request::Load { .. })) {
+    while rig.asked.iter().all(|request| !matches!(request, Request::Load { .. })) {
         rig.work();
         rig.pass(100);
     }
     let _r = rig.ask(|promise| Command::Pause { place: 0, paused: false, promise });
     assert_eq!(rig.engine.sites[0].late.len(), 1);
+    (rig, id)
+}
+
+#[test]
+fn a_late_post_that_is_given_another_due_keeps_to_it() {
+    let (mut rig, id) = spreading();
     let due = Timestamp::from_millis(rig.now.wall.millis() + 30_000);
     let reply = rig.wish(id, Wish::Reschedule(due));
     rig.work();
@@ -367,19 +373,7 @@ fn what_was_called_is_in_doubt_whatever_the_clock_does_afterwards() {
 
 #[test]
 fn what_is_spread_is_not_early_when_the_clock_steps_back() {
-    let mut rig = Rig::with(|pool| pool.catch_up = CatchUp::at_once().spread_over(Duration::from_secs(10)));
-    let reply = rig.ask(|promise| Command::Pause { place: 0, paused: true, promise });
-    rig.work();
-    drop(reply);
-    rig.stored(1_000, &Post::new("p", "x"));
-    rig.pass(10_000);
-    rig.work();
-    while rig.asked.iter().all(|request| !matches!(request, Request::Load { .. })) {
-        rig.work();
-        rig.pass(100);
-    }
-    let _r = rig.ask(|promise| Command::Pause { place: 0, paused: false, promise });
-    assert_eq!(rig.engine.sites[0].late.len(), 1);
+    let (mut rig, _) = spreading();
     rig.now.wall = rig.now.wall.before(Duration::from_secs(60));
     for _ in 0..30 {
         rig.pass(1_000);

@@ -250,6 +250,30 @@ fn a_commit_is_not_done_before_the_log_is_synced() {
 }
 
 #[test]
+fn the_first_block_of_a_commit_is_written_last() {
+    let folder = tempfile::tempdir().unwrap();
+    let db = ::sled::Config::default().path(folder.path()).open().unwrap();
+    let log = fs::OpenOptions::new().write(true).open(folder.path().join("db")).unwrap();
+    let disk = disk::Disk::new(db, log, PathBuf::from("store"));
+    let mut journal = journal::Journal::open(&disk, 1, 300).unwrap();
+    let mut events = disk.tree(&journal::tree_name(1)).unwrap().watch_prefix([]);
+    let mut commit = journal::CommitWriter::new(NOW);
+    (1..20).for_each(|seq| commit.post(&record(seq, NOON)));
+    journal.write(&disk, 1, commit, Seq(20)).unwrap();
+    let mut written = Vec::new();
+    while let Ok(event) = events.next_timeout(std::time::Duration::ZERO) {
+        if let ::sled::Event::Insert { key, value } = event
+            && !value.is_empty()
+        {
+            written.push(key);
+        }
+    }
+    assert!(written.len() > 3, "{} blocks: a test of nothing", written.len());
+    assert!(written.is_sorted_by(|one, next| one > next), "{written:?}");
+    assert_eq!(written.last().unwrap(), &0u64.to_be_bytes());
+}
+
+#[test]
 fn a_commit_without_its_first_block_was_never_made() {
     let folder = tempfile::tempdir().unwrap();
     let db = ::sled::Config::default().path(folder.path()).open().unwrap();
