@@ -63,6 +63,9 @@ pub enum Change {
     /// New posts, all or none. If a post's key is taken by a post of the same fingerprint, that post's number
     /// is answered and the new record is not kept; a key with another fingerprint refuses the whole unit.
     Schedule(Vec<Record>),
+    /// As `Schedule`, with what is remembered together with them. Nothing is kept, of posts and notes, unless all of the
+    /// posts are new.
+    ScheduleNoted { records: Vec<Record>, notes: Vec<(Bytes, Bytes)> },
     /// The attempt with this number ([`Record::next_claim`]) of the post at `home` is about to be made.
     Claim { home: Home, attempt: u32 },
     /// The claim is taken back: the attempt was not made.
@@ -77,7 +80,7 @@ pub enum Change {
     Remember { key: Bytes, value: Bytes },
 }
 
-/// The store's answer to one [`Change::Schedule`], in the order of the commit.
+/// The store's answer to one [`Change::Schedule`] or [`Change::ScheduleNoted`], in the order of the commit.
 #[derive(Clone, Debug)]
 pub enum Verdict {
     /// Kept. For each post: its own number, or that of the post that has its key already.

@@ -242,6 +242,7 @@ promises! {
     a_page_ends_at_until_and_begins_after_the_cursor
     a_key_answers_with_the_post_that_has_it
     a_key_with_other_content_refuses_its_whole_unit
+    what_is_noted_with_new_posts_is_kept_only_if_all_of_them_are_new
     keys_count_within_a_commit_and_within_a_unit
     a_settled_post_is_not_loaded_but_found_with_its_outcome
     all_outcomes_come_back
@@ -372,6 +373,38 @@ fn a_key_answers_with_the_post_that_has_it(bed: &mut Bed) {
     let again = bed.keyed("k", "a");
     let verdicts = bed.commit(vec![Change::Schedule(vec![again])]);
     assert!(matches!(&verdicts[..], [Verdict::Stored(seqs)] if *seqs == [first.seq]), "a settled post keeps its key");
+}
+
+fn what_is_noted_with_new_posts_is_kept_only_if_all_of_them_are_new(bed: &mut Bed) {
+    let note = |value: &str| ("note".to_owned(), value.to_owned());
+    let noted = |records: Vec<Record>, value: &str| {
+        let notes = vec![(Bytes::from_static(b"note"), Bytes::from(value.to_owned()))];
+        vec![Change::ScheduleNoted { records, notes }]
+    };
+    let first = bed.keyed("k", "a");
+    let records = vec![first.clone(), bed.plain(NOON)];
+    bed.commit(noted(records, "one"));
+    bed.reopen();
+    assert_eq!(bed.remembered(), [note("one")]);
+    for other in ["a", "b"] {
+        let (again, fresh) = (bed.keyed("k", other), bed.plain(NOON));
+        let verdicts = bed.commit(noted(vec![fresh.clone(), again], "two"));
+        match &verdicts[..] {
+            [Verdict::Stored(seqs)] => assert_eq!((&seqs[..], other), (&[fresh.seq, first.seq][..], "a")),
+            [Verdict::Conflict { index: 1, existing }] => assert_eq!((*existing, other), (first.seq, "b")),
+            _ => panic!("{verdicts:?}"),
+        }
+        assert_eq!(bed.find(fresh.seq), None);
+        bed.reopen();
+        assert_eq!(bed.remembered(), [note("one")]);
+    }
+    let (fresh, long) = (bed.plain(NOON), "long".repeat(50_000));
+    bed.commit(noted(vec![fresh.clone()], &long));
+    for _ in 0..2 {
+        bed.reopen();
+        assert_eq!(bed.find(fresh.seq), live(&fresh));
+        assert_eq!(bed.remembered(), [note(&long)]);
+    }
 }
 
 fn a_key_with_other_content_refuses_its_whole_unit(bed: &mut Bed) {
@@ -1045,8 +1078,8 @@ fn the_identity_stays(bed: &mut Bed) {
 
 #[derive(Clone, Debug)]
 enum Op {
-    /// Posts: pool, hours from noon, key, content.
-    Schedule(Vec<(usize, i64, Option<u8>, u8)>),
+    /// Posts: pool, hours from noon, key, content; what is noted with them.
+    Schedule(Vec<(usize, i64, Option<u8>, u8)>, Option<u8>),
     Claim(usize),
     Release(usize),
     Move(usize, i64),
@@ -1069,7 +1102,8 @@ enum Op {
 fn op() -> impl Strategy<Value = Op> {
     let post = (0..2usize, -60i64..60, proptest::option::weighted(0.3, 0..6u8), 0..4u8);
     prop_oneof![
-        4 => proptest::collection::vec(post, 1..6).prop_map(Op::Schedule),
+        4 => (proptest::collection::vec(post, 1..6), proptest::option::of(0..4u8))
+            .prop_map(|(posts, note)| Op::Schedule(posts, note)),
         3 => any::<usize>().prop_map(Op::Claim),
         1 => any::<usize>().prop_map(Op::Release),
         3 => (any::<usize>(), -60i64..60).prop_map(|(post, hours)| Op::Move(post, hours)),
@@ -1108,7 +1142,7 @@ impl Twins {
         let hour = |hours: i64| NOON + hours * 3_600_000;
         let pick = |records: &[Record], post: usize| (!records.is_empty()).then(|| post % records.len());
         match op {
-            Op::Schedule(posts) => {
+            Op::Schedule(posts, note) => {
                 let mut unit = Vec::new();
                 for (pool, hours, key, content) in posts {
                     let mut post = Post::new("p", vec![content; usize::from(content) * 97]);
@@ -1117,7 +1151,13 @@ impl Twins {
                     self.records.push(record.clone());
                     unit.push(record);
                 }
-                self.changes.push(Change::Schedule(unit));
+                self.changes.push(match note {
+                    Some(note) => {
+                        let (key, value) = (vec![note; 2].into(), unit[0].seq.0.to_le_bytes().to_vec().into());
+                        Change::ScheduleNoted { records: unit, notes: vec![(key, value)] }
+                    }
+                    None => Change::Schedule(unit),
+                });
             }
             Op::Claim(post) => {
                 if let Some(i) = pick(&self.records, post) {

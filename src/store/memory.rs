@@ -82,7 +82,7 @@ impl Data {
         Some(Found::Settled { record: record.clone(), outcome: outcome.clone(), at: *at })
     }
 
-    fn schedule(&mut self, records: Vec<Record>) -> Verdict {
+    fn schedule(&mut self, records: Vec<Record>, notes: Option<Vec<(Bytes, Bytes)>>) -> Verdict {
         let mut seqs = Vec::with_capacity(records.len());
         let mut unit = HashMap::<&str, (Seq, u64)>::new();
         for (index, record) in records.iter().enumerate() {
@@ -110,6 +110,12 @@ impl Data {
             }
         }
         drop(unit);
+        if let Some(notes) = notes {
+            if records.iter().zip(&seqs).any(|(record, seq)| record.seq != *seq) {
+                return Verdict::Stored(seqs);
+            }
+            notes.into_iter().for_each(|(key, value)| self.remember(key, value));
+        }
         for (record, seq) in records.into_iter().zip(&seqs) {
             if record.seq == *seq {
                 if let Some(key) = record.body.key() {
@@ -133,9 +139,18 @@ impl Data {
         Some(record)
     }
 
+    fn remember(&mut self, key: Bytes, value: Bytes) {
+        if value.is_empty() {
+            self.remembered.remove(&key);
+        } else {
+            self.remembered.insert(key, value);
+        }
+    }
+
     fn apply(&mut self, now: Timestamp, change: Change) -> Option<Verdict> {
         match change {
-            Change::Schedule(records) => return Some(self.schedule(records)),
+            Change::Schedule(records) => return Some(self.schedule(records, None)),
+            Change::ScheduleNoted { records, notes } => return Some(self.schedule(records, Some(notes))),
             Change::Claim { home, attempt } if self.live.contains_key(&home) => {
                 self.claims.insert(home, (attempt, self.openings));
             }
@@ -157,8 +172,7 @@ impl Data {
                     self.put(*to);
                 }
             }
-            Change::Remember { key, value } if value.is_empty() => drop(self.remembered.remove(&key)),
-            Change::Remember { key, value } => drop(self.remembered.insert(key, value)),
+            Change::Remember { key, value } => self.remember(key, value),
             Change::Settle { home, attempts, outcome } => {
                 if let Some(mut record) = self.take(home) {
                     self.called.remove(&home.seq);

@@ -120,13 +120,10 @@ impl Core {
         for change in changes {
             match change {
                 Change::Schedule(records) => {
-                    if full.is_none() {
-                        full = Some(self.full()?);
-                    }
-                    verdicts.push(match &full {
-                        Some(Some(error)) => self.refuse(&records, error.clone()),
-                        _ => self.schedule(now, records, &mut commit)?,
-                    });
+                    verdicts.push(self.receive(now, records, None, &mut full, &mut commit)?);
+                }
+                Change::ScheduleNoted { records, notes } => {
+                    verdicts.push(self.receive(now, records, Some(notes), &mut full, &mut commit)?);
                 }
                 Change::Claim { home, attempt } => {
                     if let Some(day) = self.live_day(home)? {
@@ -169,10 +166,7 @@ impl Core {
                         self.apply(now, Entry::Settle { home, attempts, outcome });
                     }
                 }
-                Change::Remember { key, value } => {
-                    commit.remember(&key, &value);
-                    self.apply(now, Entry::Remember { key, value });
-                }
+                Change::Remember { key, value } => self.remember(now, key, value, &mut commit),
             }
         }
         self.commit += 1;
@@ -190,6 +184,11 @@ impl Core {
         Ok(verdicts)
     }
 
+    fn remember(&mut self, now: Timestamp, key: Bytes, value: Bytes, commit: &mut CommitWriter) {
+        commit.remember(&key, &value);
+        self.apply(now, Entry::Remember { key, value });
+    }
+
     fn apply(&mut self, now: Timestamp, entry: Entry) {
         self.tallies.apply(now, &entry);
         self.current.apply(now, entry);
@@ -199,6 +198,24 @@ impl Core {
     fn full(&self) -> Result<Option<StoreError>, StoreError> {
         let (free, reserve) = (self.disk.free()?, self.disk.reserve.load(Ordering::Relaxed));
         Ok((free < reserve).then(|| StoreError::Full { path: self.disk.path().to_owned(), free, reserve }))
+    }
+
+    /// Takes new posts in, unless the disk is full; `full` is what was found out about that in this commit.
+    fn receive(
+        &mut self,
+        now: Timestamp,
+        records: Vec<Record>,
+        notes: Option<Vec<(Bytes, Bytes)>>,
+        full: &mut Option<Option<StoreError>>,
+        commit: &mut CommitWriter,
+    ) -> Result<Verdict, StoreError> {
+        if full.is_none() {
+            *full = Some(self.full()?);
+        }
+        match full {
+            Some(Some(error)) => Ok(self.refuse(&records, error.clone())),
+            _ => self.schedule(now, records, notes, commit),
+        }
     }
 
     fn refuse(&mut self, records: &[Record], error: StoreError) -> Verdict {
@@ -215,6 +232,7 @@ impl Core {
         &mut self,
         now: Timestamp,
         records: Vec<Record>,
+        notes: Option<Vec<(Bytes, Bytes)>>,
         commit: &mut CommitWriter,
     ) -> Result<Verdict, StoreError> {
         self.use_numbers(&records);
@@ -240,6 +258,12 @@ impl Core {
             }
         }
         drop(unit);
+        if let Some(notes) = notes {
+            if records.iter().zip(&seqs).any(|(record, seq)| record.seq != *seq) {
+                return Ok(Verdict::Stored(seqs));
+            }
+            notes.into_iter().for_each(|(key, value)| self.remember(now, key, value, commit));
+        }
         for (record, seq) in records.into_iter().zip(&seqs) {
             if record.seq == *seq {
                 commit.post(&record);
