@@ -135,6 +135,7 @@ mod post;
 mod quota;
 mod reply;
 mod retry;
+mod schedule;
 mod scheduler;
 mod shard;
 // Not a part of the API: public for the example `simulate` alone.
@@ -162,5 +163,6 @@ pub use post::{
 pub use quota::{RateLimit, Scope};
 pub use reply::Reply;
 pub use retry::RetryPolicy;
+pub use schedule::{Disambiguation, LocalTime, PostingSlots, Schedule, ScheduleError, SlotsBuilder, zone};
 pub use scheduler::{Builder, Events, Scheduler};
 pub use store::{MemoryStore, SledStore, Store};

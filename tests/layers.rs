@@ -11,6 +11,7 @@ const RANKS: &[(&str, u8)] = &[
     ("sync", 0),
     ("wheel", 1),
     ("retry", 1),
+    ("schedule", 1),
     ("catch_up", 1),
     ("error", 1),
     ("quota", 2),

@@ -1,0 +1,260 @@
+//! The promises of schedules, by name. Days on which clocks change are real ones.
+
+use chrono::{DateTime, NaiveDate, NaiveDateTime, NaiveTime, TimeDelta, Utc, Weekday};
+use chrono_tz::Tz;
+use proptest::prelude::*;
+
+use super::*;
+use crate::schedule::civil::{LAST, instant_of};
+
+fn utc(text: &str) -> DateTime<Utc> {
+    text.parse().unwrap()
+}
+
+fn local(text: &str) -> NaiveDateTime {
+    Source { what: "", text }.local(text).unwrap()
+}
+
+/// The next instants, as `03-29T01:00Z`.
+fn next(schedule: &str, after: &str, count: usize) -> Vec<String> {
+    let schedule: Schedule = schedule.parse().unwrap_or_else(|error| panic!("{error}"));
+    schedule.after(utc(after)).take(count).map(|at| at.format("%m-%dT%H:%MZ").to_string()).collect()
+}
+
+/// What a local time becomes with each disambiguation.
+fn four(time: &str, zone: Tz) -> [String; 4] {
+    use Disambiguation::{Compatible, Earlier, Later, Reject};
+    [Compatible, Earlier, Later, Reject].map(|disambiguation| {
+        match LocalTime::new(local(time), zone).disambiguation(disambiguation).instant() {
+            Ok(at) => at.format("%dT%H:%M").to_string(),
+            Err(ScheduleError::Skipped { before, after, .. }) => {
+                format!("skipped {} {}", before.format("%H:%M"), after.format("%H:%M"))
+            }
+            Err(ScheduleError::Repeated { before, after, .. }) => {
+                format!("repeated {} {}", before.format("%H:%M"), after.format("%H:%M"))
+            }
+            Err(error) => panic!("{error}"),
+        }
+    })
+}
+
+#[test]
+fn a_local_time_in_a_gap_or_fold_becomes_what_its_disambiguation_says() {
+    use chrono_tz::{Africa::Casablanca, America::New_York, Antarctica::Troll};
+    use chrono_tz::{Australia::Lord_Howe, Europe::Berlin, Pacific::Apia};
+    for (time, zone, expected) in [
+        ("2026-03-29T02:30", Berlin, ["29T01:30", "29T00:30", "29T01:30", "skipped 00:30 01:30"]),
+        ("2026-10-25T02:30", Berlin, ["25T00:30", "25T00:30", "25T01:30", "repeated 00:30 01:30"]),
+        ("2026-03-08T02:00", New_York, ["08T07:00", "08T06:00", "08T07:00", "skipped 06:00 07:00"]),
+        ("2026-11-01T01:59", New_York, ["01T05:59", "01T05:59", "01T06:59", "repeated 05:59 06:59"]),
+        // Half an hour.
+        ("2026-10-04T02:15", Lord_Howe, ["03T15:45", "03T15:15", "03T15:45", "skipped 15:15 15:45"]),
+        ("2026-04-05T01:45", Lord_Howe, ["04T14:45", "04T14:45", "04T15:15", "repeated 14:45 15:15"]),
+        // A whole day.
+        ("2011-12-30T12:00", Apia, ["30T22:00", "29T22:00", "30T22:00", "skipped 22:00 22:00"]),
+        // Back for Ramadan, and on again after it.
+        ("2026-02-15T02:30", Casablanca, ["15T01:30", "15T01:30", "15T02:30", "repeated 01:30 02:30"]),
+        ("2026-03-22T02:30", Casablanca, ["22T02:30", "22T01:30", "22T02:30", "skipped 01:30 02:30"]),
+        // Two hours.
+        ("2026-03-29T01:30", Troll, ["29T01:30", "28T23:30", "29T01:30", "skipped 23:30 01:30"]),
+        ("2026-10-25T01:30", Troll, ["24T23:30", "24T23:30", "25T01:30", "repeated 23:30 01:30"]),
+    ] {
+        assert_eq!(four(time, zone), expected, "{time} {zone}");
+    }
+}
+
+#[test]
+fn the_edges_of_gaps_and_folds_belong_to_the_side_that_shows_them() {
+    let berlin = chrono_tz::Europe::Berlin;
+    assert_eq!(four("2026-03-29T01:59", berlin), ["29T00:59"; 4]);
+    assert_eq!(four("2026-03-29T03:00", berlin), ["29T01:00"; 4]);
+    assert_eq!(four("2026-10-25T01:59", berlin), ["24T23:59"; 4]);
+    assert_eq!(four("2026-10-25T03:00", berlin), ["25T02:00"; 4]);
+}
+
+#[test]
+fn a_rejected_local_time_says_what_could_be_chosen() {
+    let time = LocalTime::new(local("2026-03-29T02:30:00.5"), chrono_tz::Europe::Berlin);
+    let error = time.disambiguation(Disambiguation::Reject).instant().unwrap_err().to_string();
+    assert_eq!(
+        error,
+        "the clocks in Europe/Berlin skip 2026-03-29 02:30:00.500: choose 2026-03-29 00:30:00.500 UTC or \
+         2026-03-29 01:30:00.500 UTC (Earlier, Later), or let Compatible take the later"
+    );
+}
+
+#[test]
+fn local_times_outside_1970_to_9999_are_refused() {
+    for (time, fits) in [
+        (local("1970-01-01T05:30"), true),
+        (local("1970-01-01T05:29"), false),
+        (local("9999-12-31T23:59"), true),
+        (NaiveDate::from_ymd_opt(10_000, 1, 1).unwrap().and_hms_opt(5, 29, 59).unwrap(), true),
+        (NaiveDate::from_ymd_opt(10_000, 1, 1).unwrap().and_hms_opt(5, 30, 0).unwrap(), false),
+        (NaiveDateTime::MIN, false),
+        (NaiveDateTime::MAX, false),
+    ] {
+        let instant = LocalTime::new(time, chrono_tz::Asia::Kolkata).instant();
+        assert_eq!(instant.is_ok(), fits, "{time}");
+        assert!(fits || matches!(instant, Err(ScheduleError::OutOfRange { .. })));
+    }
+}
+
+#[test]
+fn a_slot_that_the_clocks_skip_comes_later_that_day_and_in_time_the_next_week() {
+    let slots = "slots Europe/Berlin Sun 02:30";
+    assert_eq!(next(slots, "2026-03-20T00:00:00Z", 3), ["03-22T01:30Z", "03-29T01:30Z", "04-05T00:30Z"]);
+    let rejecting = "slots Europe/Berlin Sun 02:30; reject";
+    assert_eq!(next(rejecting, "2026-03-20T00:00:00Z", 2), ["03-22T01:30Z", "04-05T00:30Z"]);
+    let earlier = "slots Europe/Berlin Sun 02:30; earlier";
+    assert_eq!(next(earlier, "2026-03-28T00:00:00Z", 2), ["03-29T00:30Z", "04-05T00:30Z"]);
+}
+
+#[test]
+fn a_slot_that_the_clocks_show_twice_is_taken_once() {
+    let slots = "slots America/New_York Sun 01:30,02:30";
+    assert_eq!(next(slots, "2026-11-01T00:00:00Z", 3), ["11-01T05:30Z", "11-01T07:30Z", "11-08T06:30Z"]);
+    let later = "slots America/New_York Sun 01:30,02:30; later";
+    assert_eq!(next(later, "2026-11-01T00:00:00Z", 3), ["11-01T06:30Z", "11-01T07:30Z", "11-08T06:30Z"]);
+    let rejecting = "slots America/New_York Sun 01:30,02:30; reject";
+    assert_eq!(next(rejecting, "2026-11-01T00:00:00Z", 2), ["11-01T07:30Z", "11-08T06:30Z"]);
+}
+
+#[test]
+fn slots_that_fall_on_one_instant_are_one_and_none_comes_out_of_order() {
+    // 02:30 and 02:45 become 03:30 and 03:45.
+    let slots = "slots Europe/Berlin Sun 02:30,02:45,03:15,03:30";
+    assert_eq!(next(slots, "2026-03-28T00:00:00Z", 3), ["03-29T01:15Z", "03-29T01:30Z", "03-29T01:45Z"]);
+    // The day that Samoa left out is spent on the day after.
+    let apia = "slots Pacific/Apia Thu-Sat 10:00";
+    assert_eq!(next(apia, "2011-12-29T00:00:00Z", 3), ["12-29T20:00Z", "12-30T20:00Z", "01-04T20:00Z"]);
+}
+
+#[test]
+fn skipped_dates_take_weekly_slots_away_and_extra_ones_stay() {
+    let slots = "slots Europe/Berlin Mon-Sun 08:00; skip 2026-12-25; skip 2026-12-26; extra 2026-12-25T10:00";
+    assert_eq!(next(slots, "2026-12-24T00:00:00Z", 3), ["12-24T07:00Z", "12-25T09:00Z", "12-27T07:00Z"]);
+    let only_extra: Schedule = "slots UTC extra 2026-12-24T10:00".parse().unwrap();
+    assert_eq!(only_extra.after(utc("2026-01-01T00:00:00Z")).count(), 1);
+    assert_eq!(only_extra.next_after(utc("2026-12-24T10:00:00Z")), None);
+    assert_eq!(only_extra.previous_before(utc("2026-12-24T10:00:00Z")), None);
+    assert!(only_extra.previous_before(utc("2026-12-24T10:00:00.000000001Z")).is_some());
+}
+
+#[test]
+fn slots_without_a_slot_cannot_be_made() {
+    assert_eq!(PostingSlots::new(Tz::UTC).build(), Err(ScheduleError::NoSlots));
+    assert_eq!("slots UTC skip 2026-12-25".parse::<PostingSlots>(), Err(ScheduleError::NoSlots));
+    let fraction = NaiveTime::from_hms_milli_opt(8, 0, 0, 1).unwrap();
+    let refused = PostingSlots::new(Tz::UTC).on([Weekday::Mon], [fraction]).build();
+    assert!(matches!(refused, Err(ScheduleError::NotWholeSecond { .. })));
+    let early = PostingSlots::new(Tz::UTC).extra(local("1969-12-31T23:59")).build();
+    assert!(matches!(early, Err(ScheduleError::OutOfRange { .. })));
+}
+
+#[test]
+fn slots_end_with_the_year_9999_and_begin_with_1970() {
+    let slots: Schedule = "slots Pacific/Apia Mon-Sun 12:00".parse().unwrap();
+    assert_eq!(slots.after(utc("9999-12-30T00:00:00Z")).count(), 2);
+    assert_eq!(slots.next_after(DateTime::<Utc>::MAX_UTC), None);
+    assert_eq!(slots.previous_before(DateTime::<Utc>::MIN_UTC), None);
+    assert_eq!(slots.next_after(DateTime::<Utc>::MIN_UTC), Some(utc("1970-01-01T23:00:00Z")));
+    assert_eq!(slots.previous_before(DateTime::<Utc>::MAX_UTC), Some(utc("9999-12-31T23:00:00Z")));
+}
+
+#[test]
+fn a_text_that_cannot_be_read_says_where_and_what_was_expected() {
+    for (text, at, expected) in [
+        ("", 0, "once, local"),
+        ("weekly Mon", 0, "once, local"),
+        ("once tomorrow", 5, "an instant"),
+        ("local 2026-02-30T10:00 UTC", 6, "a date of the calendar"),
+        ("local 2026-02-20T24:00 UTC", 17, "a time from 00:00"),
+        ("local 2026-02-20 UTC", 6, "a local time is expected"),
+        ("local 2026-02-20T10:00", 22, "a zone is missing"),
+        ("local 2026-02-20T10:00 UTC sooner", 27, "compatible, earlier"),
+        ("slots UTC Mon-Fri", 17, "a time from 00:00"),
+        ("slots UTC Mon-Fry 08:00", 14, "a weekday"),
+        ("slots UTC Mon 08:00; skip Christmas", 26, "a date of the calendar"),
+    ] {
+        match text.parse::<Schedule>() {
+            Err(ScheduleError::Text { at: found, expected: said, .. }) => {
+                assert_eq!(found, at, "{text}: {said}");
+                assert!(said.starts_with(expected), "{text}: {said}");
+            }
+            other => panic!("{text}: {other:?}"),
+        }
+    }
+    assert!("slots Europe/Berln Mon 8:00".parse::<Schedule>().unwrap_err().to_string().contains("Europe/Berlin"));
+}
+
+fn any_zone() -> impl Strategy<Value = Tz> {
+    let zones = chrono_tz::TZ_VARIANTS.to_vec();
+    let odd = vec![chrono_tz::Europe::Berlin, chrono_tz::Australia::Lord_Howe, chrono_tz::Antarctica::Troll];
+    prop_oneof![proptest::sample::select(zones), proptest::sample::select(odd)]
+}
+
+fn any_disambiguation() -> impl Strategy<Value = Disambiguation> {
+    use Disambiguation::{Compatible, Earlier, Later, Reject};
+    proptest::sample::select(vec![Compatible, Earlier, Later, Reject])
+}
+
+prop_compose! {
+    fn any_slots()(
+        zone in any_zone(),
+        disambiguation in any_disambiguation(),
+        weekly in prop::collection::vec((0u8..7, 0u32..86_400, prop_oneof![Just(1u32), Just(900), Just(3_600)]), 1..12),
+        skipped in prop::collection::vec(0i64..40_000, 0..5),
+        extra in prop::collection::vec(0i64..4_000_000_000, 0..5),
+    ) -> PostingSlots {
+        let mut slots = PostingSlots::new(zone).disambiguation(disambiguation);
+        for (day, time, grid) in weekly {
+            let time = NaiveTime::from_num_seconds_from_midnight_opt(time / grid * grid, 0).unwrap();
+            slots = slots.on([Weekday::try_from(day).unwrap()], [time]);
+        }
+        for day in skipped {
+            slots = slots.skip(instant_of(day * 86_400).date_naive());
+        }
+        for time in extra {
+            slots = slots.extra(instant_of(time).naive_utc());
+        }
+        slots.build().unwrap()
+    }
+}
+
+fn any_schedule() -> impl Strategy<Value = Schedule> {
+    let once =
+        (0..LAST, 0u32..1_000_000_000).prop_map(|(at, nanos)| DateTime::from_timestamp(at, nanos).unwrap().into());
+    let local = (0..LAST, any_zone(), any_disambiguation()).prop_map(|(at, zone, disambiguation)| {
+        LocalTime::new(instant_of(at).naive_utc(), zone).disambiguation(disambiguation).into()
+    });
+    prop_oneof![once, local, any_slots().prop_map(Schedule::from)]
+}
+
+proptest! {
+    #[test]
+    fn a_schedule_comes_back_from_its_text(schedule in any_schedule()) {
+        let text = schedule.to_string();
+        prop_assert_eq!(text.parse::<Schedule>(), Ok(schedule), "{}", text);
+    }
+
+    #[test]
+    fn no_text_does_harm(text in r"(slots|cron|local|once|rrule)? ?(UTC|Europe/Berlin)?[ -~\n;:,TZ0-9]{0,60}") {
+        if let Ok(schedule) = text.parse::<Schedule>() {
+            prop_assert_eq!(schedule.to_string().parse::<Schedule>(), Ok(schedule));
+        }
+    }
+
+    #[test]
+    fn slots_rise_strictly_and_the_one_before_the_next_is_the_one_before(slots in any_slots(), from in 0i64..4_200_000_000) {
+        let mut last = None;
+        for at in slots.after(instant_of(from)).take(40) {
+            prop_assert!(at > last.unwrap_or(instant_of(from)));
+            if let Some(last) = last {
+                prop_assert_eq!(slots.previous_before(at), Some(last));
+                prop_assert_eq!(slots.next_after(at - TimeDelta::nanoseconds(1)), Some(at));
+            }
+            last = Some(at);
+        }
+    }
+}
