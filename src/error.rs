@@ -103,6 +103,44 @@ pub enum Error {
         /// The due that was asked for.
         due: DateTime<Utc>,
     },
+    /// The profile has no queue.
+    #[error("the profile {profile:?} has no queue in the pool {pool:?}: give it slots first (`Queue::set_slots`)")]
+    NoQueue {
+        /// The pool.
+        pool: String,
+        /// The profile.
+        profile: String,
+    },
+    /// The post does not wait in this queue.
+    #[error("post {id} does not wait in this queue: see where it is with `Scheduler::get`")]
+    NotQueued {
+        /// Which.
+        id: PostId,
+    },
+    /// The queue has no such position.
+    #[error("there is no position {position} in a queue of {posts} posts: positions count from 0")]
+    NoPosition {
+        /// The position asked for.
+        position: usize,
+        /// How many posts wait.
+        posts: usize,
+    },
+    /// The queue takes no more posts.
+    #[error("a queue takes at most {max} posts: schedule this one with a due, or later")]
+    QueueFull {
+        /// The limit.
+        max: usize,
+    },
+    /// A post for a queue must not have a due, and must belong to the queue's pool and profile.
+    #[error("the post does not fit the queue of {profile:?} in {pool:?}: its {what}; leave that out")]
+    NotForQueue {
+        /// The queue's pool.
+        pool: String,
+        /// The queue's profile.
+        profile: String,
+        /// What does not fit.
+        what: &'static str,
+    },
     /// Too many posts, or too many bytes, in one call.
     #[error(
         "{posts} posts with {bytes} bytes are too many for one call: at most {max_posts} posts and {max_bytes} bytes"

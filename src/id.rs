@@ -133,6 +133,8 @@ pub struct PoolId(pub u16);
 pub enum State {
     /// Stored, waits for its due or for its next attempt.
     Scheduled,
+    /// Stored, waits in its profile's queue for a slot.
+    Queued,
     /// Handed over to its pool; its outcome is not durable yet.
     InFlight,
     /// Due, but its profile is held: it waits until the host releases the profile.
@@ -161,6 +163,7 @@ impl fmt::Display for State {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Scheduled => "scheduled",
+            Self::Queued => "queued",
             Self::InFlight => "in flight",
             Self::Held => "held",
             Self::InDoubt => "in doubt",

@@ -41,6 +41,12 @@ pub const PAST_TOLERANCE: Duration = Duration::from_secs(60);
 pub const DUE_MIN_MILLIS: i64 = 0;
 /// Last instant that can be due: 9999-12-31T23:59:59.999Z, in milliseconds.
 pub const DUE_MAX_MILLIS: i64 = 253_402_300_799_999;
+/// Posts of a queue are given a due so long before their slot.
+pub const PLACE_AHEAD: Duration = Duration::from_secs(60);
+/// Most posts in one queue.
+pub const QUEUE_POSTS: usize = 100_000;
+/// The latest changes of a queue that were made under a key, and are not made again under it.
+pub const QUEUE_KEYS: usize = 64;
 /// Commands waiting for the driver.
 pub const COMMANDS: usize = 16_384;
 /// Bytes of posts in commands that wait for the driver.

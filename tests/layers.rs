@@ -15,6 +15,7 @@ const RANKS: &[(&str, u8)] = &[
     ("catch_up", 1),
     ("error", 1),
     ("quota", 2),
+    ("queue", 2),
     ("reply", 2),
     ("post", 3),
     ("gate", 3),

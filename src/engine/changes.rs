@@ -10,6 +10,7 @@ use super::commands::Search;
 use super::commits::Why;
 use super::lifecycle::Phase;
 use super::message::Wish;
+use super::queues::QueueWish;
 use super::{Engine, Resident};
 
 /// A change to a post that the host waits for.
@@ -80,6 +81,17 @@ impl Engine {
             return mutation.refuse(Error::Changed { id, expected, revision: record.revision });
         }
         let Mutation { wish, promise, .. } = mutation;
+        if state == State::Queued {
+            let (post, record) = (record.seq, record.clone());
+            let wish = match wish {
+                Wish::Cancel => QueueWish::Cancel { post, promise },
+                Wish::Reschedule(due) => QueueWish::Release { post, due, promise },
+                Wish::PublishNow => QueueWish::Release { post, due: self.now.wall.ceil_millis(), promise },
+                Wish::Resolve(_) => return promise.fulfil(Err(Error::NotInDoubt { id, state })),
+                wish @ Wish::Edit { .. } => return self.change(slot, wish, promise),
+            };
+            return self.change_queued(&record, wish);
+        }
         if let Wish::Resolve(resolution) = wish {
             let is_open = record.doubt == Doubt::Open;
             return match state {
@@ -90,7 +102,7 @@ impl Engine {
             };
         }
         let is_possible = match (&wish, state) {
-            (_, State::InDoubt | State::Delivered | State::Missed | State::Cancelled) => false,
+            (_, State::Queued | State::InDoubt | State::Delivered | State::Missed | State::Cancelled) => false,
             // It may have been published: that cannot be taken back.
             (Wish::Cancel, _) if record.doubt == Doubt::Open => false,
             (Wish::Edit { .. }, State::Failed) => true,
@@ -114,12 +126,14 @@ impl Engine {
             Wish::Cancel | Wish::Resolve(_) => return self.leave(slot, Outcome::Cancelled, None, Some(promise)),
             Wish::Reschedule(due) => {
                 self.give_due(&mut to, due);
+                self.fix(&to, Some(due));
                 Event::Rescheduled { id, due: due.to_datetime() }
             }
             Wish::PublishNow => {
                 let due = now.ceil_millis();
                 self.give_due(&mut to, due);
                 to.at = due;
+                self.fix(&to, Some(due));
                 Event::Rescheduled { id, due: due.to_datetime() }
             }
             Wish::Edit { part, .. } if part >= to.body.parts() => {
@@ -147,7 +161,7 @@ impl Engine {
     }
 
     /// Gives a record another due.
-    fn give_due(&mut self, to: &mut Record, due: crate::time::Timestamp) {
+    pub(super) fn give_due(&mut self, to: &mut Record, due: crate::time::Timestamp) {
         to.due = due;
         let is_expired = to.notes.prepared().is_some_and(|ready| ready.valid_until < due);
         if is_expired {
@@ -168,6 +182,7 @@ impl Engine {
     /// What the host is told of a post in memory.
     pub(super) fn state(&self, phase: Phase, record: &Record) -> State {
         match (phase.state(), Shelf::of(record.at)) {
+            (_, Some(Shelf::Queued)) => State::Queued,
             (_, Some(Shelf::Dead)) => State::Failed,
             (_, Some(Shelf::InDoubt)) => State::InDoubt,
             (_, Some(Shelf::Held)) => State::Held,

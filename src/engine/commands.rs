@@ -18,6 +18,12 @@ pub enum Search {
     Mutate(PostRef, Mutation),
     Get(Promise<Option<Status>>),
     Outcome(PostRef, Promise<Outcome>),
+    /// A queue has to move it.
+    Queue {
+        place: usize,
+        profile: Box<str>,
+        post: Seq,
+    },
     /// A broadcaster has answered whose delivery had been given up.
     Late(Attempt),
     /// A post whose due is long past may have been scheduled before, with the key it has.
@@ -42,7 +48,7 @@ impl Search {
             Self::Get(promise) => promise.fulfil(Err(error.clone())),
             Self::Outcome(_, promise) => promise.fulfil(Err(error.clone())),
             Self::Schedule { unit, .. } => unit.promise.fulfil(Err(error.clone())),
-            Self::Late(_) => {}
+            Self::Queue { .. } | Self::Late(_) => {}
         }
     }
 }
@@ -81,6 +87,8 @@ impl Engine {
             Command::Limit { place, scope, account, limits, promise } => {
                 self.limit(place, scope, account.as_deref(), &limits, promise);
             }
+            Command::Queue { place, profile, named, wish, .. } => self.order_queue(place, &profile, &named, wish),
+            Command::ShowQueue { place, profile, promise } => promise.fulfil(Ok(self.show_queue(place, &profile))),
             Command::Settle { promise } => self.settling.push(promise),
             Command::Shutdown { grace, promise } => self.begin_close(grace, promise),
         }
@@ -121,7 +129,8 @@ impl Engine {
         let claims = planned.iter().filter(|post| post.claimed);
         let claims: Vec<Change> = claims.map(|post| Change::Claim { home: post.record.home(), attempt: 1 }).collect();
         let records = planned.iter().map(|post| post.record.clone()).collect();
-        let changes = std::iter::once(Change::Schedule(records)).chain(claims);
+        let fixed: Vec<Change> = planned.iter().filter_map(|post| self.fixed_note(&post.record)).collect();
+        let changes = fixed.into_iter().chain([Change::Schedule(records)]).chain(claims);
         self.commits.add_new(changes, Then::Scheduled { posts: planned, known, promise }, bytes);
     }
 
@@ -185,6 +194,7 @@ impl Engine {
         };
         let slot = found.as_ref().and_then(|found| self.slot(found.record().seq));
         match (search, slot, found) {
+            (Search::Queue { place, profile, post }, _, found) => self.queue_found(place, &profile, post, found),
             (Search::Schedule { unit, index }, _, found) => self.schedule_late(unit, index, found.as_ref()),
             (Search::Mutate(post, mutation), None, None) => {
                 mutation.refuse(Error::NotFound { post: post.to_string() });
@@ -268,7 +278,10 @@ impl Engine {
         }
     }
 
-    fn status_with(&self, record: Record, state: State, outcome: Option<Outcome>) -> Status {
+    fn status_with(&self, mut record: Record, state: State, outcome: Option<Outcome>) -> Status {
+        if state == State::Queued {
+            record.due = self.queued_due(&record).unwrap_or(record.due);
+        }
         let pool = self.pool(record.pool).map(|(_, pool)| pool.name.clone()).unwrap_or_default();
         Status { id: self.id(record.seq), pool, record, state, outcome }
     }
@@ -296,6 +309,7 @@ impl Engine {
         for slot in waiting {
             self.release(slot);
         }
+        self.refuse_queues(&Error::Closed);
         for listing in self.listings.drain() {
             listing.refuse(&Error::Closed);
         }

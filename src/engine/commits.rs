@@ -9,6 +9,7 @@ use crate::post::{Change, Event, Outcome, Receipt, Record, Shelf};
 use crate::reply::Promise;
 
 use super::message::SchedulePromise;
+use super::queues::{Enqueued, Step};
 
 /// What follows when a change is durable.
 #[derive(Debug)]
@@ -18,6 +19,10 @@ pub enum Then {
         known: Vec<(usize, Seq)>,
         promise: SchedulePromise,
     },
+    /// A queue is as it was to become.
+    Queue(Box<Step>),
+    /// So it is, and new posts are in it.
+    Enqueued(Box<(Step, Enqueued)>),
     Claimed {
         slot: u32,
     },
@@ -92,11 +97,13 @@ struct Batch {
 }
 
 impl Batch {
+    fn is_full(&self) -> bool {
+        self.bytes >= limits::COMMIT_BYTES || self.changes.len() >= limits::COMMIT_CHANGES
+    }
+
     /// The last of these that is not full.
-    fn last(line: &mut VecDeque<Self>) -> &mut Self {
-        let is_full =
-            |batch: &Self| batch.bytes >= limits::COMMIT_BYTES || batch.changes.len() >= limits::COMMIT_CHANGES;
-        if line.back().is_none_or(is_full) {
+    fn last(line: &mut VecDeque<Self>, is_unit: bool) -> &mut Self {
+        if line.back().is_none_or(|batch| batch.is_full() && !is_unit) {
             // Behind one that is full comes another one that will be.
             let (changes, then) = line.back().map_or((0, 0), |full| (full.changes.len(), full.then.len()));
             let (changes, then) = (Vec::with_capacity(changes), Vec::with_capacity(then));
@@ -127,6 +134,8 @@ struct Sent {
 pub struct Commits {
     new: VecDeque<Batch>,
     changes: VecDeque<Batch>,
+    /// Whether changes belong together at the moment.
+    is_unit: bool,
     /// Whether the last commit sent brought new posts.
     new_was_last: bool,
     sent: VecDeque<Sent>,
@@ -137,18 +146,29 @@ impl Commits {
     /// Adds a unit of new posts, and their claims, to one commit. `bytes` is what they hold in memory, roughly.
     pub fn add_new(&mut self, changes: impl IntoIterator<Item = Change>, then: Then, bytes: usize) {
         self.bytes += bytes;
-        Batch::last(&mut self.new).add(changes, Some(then), bytes);
+        Batch::last(&mut self.new, false).add(changes, Some(then), bytes);
     }
 
     /// Adds a change to a post that is stored.
     pub fn add(&mut self, change: Change, then: Option<Then>, bytes: usize) {
         self.bytes += bytes;
-        Batch::last(&mut self.changes).add([change], then, bytes);
+        Batch::last(&mut self.changes, self.is_unit).add([change], then, bytes);
+    }
+
+    /// Changes from now on go into one commit.
+    pub fn begin_unit(&mut self) {
+        Batch::last(&mut self.changes, false);
+        self.is_unit = true;
+    }
+
+    /// The last of them is there.
+    pub fn end_unit(&mut self) {
+        self.is_unit = false;
     }
 
     /// This follows when everything before it is durable.
     pub fn note(&mut self, then: Then) {
-        Batch::last(&mut self.changes).add([], Some(then), 0);
+        Batch::last(&mut self.changes, self.is_unit).add([], Some(then), 0);
     }
 
     /// The next commit to hand to the store, if it has not got enough to do.

@@ -49,6 +49,9 @@ impl Engine {
             }
             return;
         }
+        if self.remember_queue(key, value) {
+            return;
+        }
         let Some((what, pool, profile)) = read_key(key) else { return };
         let place = self.settings.pools.iter().position(|known| &*known.name == pool);
         let Some(site) = place.and_then(|place| self.sites.get_mut(place)) else { return };

@@ -11,12 +11,14 @@ use crate::error::{Error, Result, StoreError};
 use crate::gate::Turned;
 use crate::id::{PoolId, PostId, Seq};
 use crate::post::{
-    Body, BroadcastError, Change, Cursor, Delivery, Ending, Event, Found, Outcome, Page, PostRef, Prepared, Resolution,
-    Shelf, Status, Verdict,
+    Body, BroadcastError, Change, Cursor, Delivery, Ending, Event, Found, Outcome, Page, PostRef, Prepared,
+    QueueStatus, Resolution, Shelf, Status, Verdict,
 };
 use crate::quota::{RateLimit, Scope};
 use crate::reply::Promise;
 use crate::time::Timestamp;
+
+use super::queues::QueueWish;
 
 /// A post that has been checked: what is left to do is to give it a number and store it.
 #[derive(Clone, Debug)]
@@ -94,6 +96,21 @@ pub enum Command {
         limits: Vec<RateLimit>,
         promise: Promise<()>,
     },
+    /// Something is to be done to the queue of a profile.
+    Queue {
+        place: usize,
+        profile: String,
+        /// Posts that it names.
+        named: Vec<PostId>,
+        wish: QueueWish,
+        _weight: Option<Weight>,
+    },
+    /// What is in the queue of a profile.
+    ShowQueue {
+        place: usize,
+        profile: String,
+        promise: Promise<Option<QueueStatus>>,
+    },
     Settle {
         promise: Promise<()>,
     },
@@ -114,6 +131,8 @@ impl Command {
             Self::RequeueAll { promise, .. } => promise.fulfil(Err(error)),
             Self::Held { promise, .. } => promise.fulfil(Err(error)),
             Self::IsPaused { promise, .. } => promise.fulfil(Err(error)),
+            Self::Queue { wish, .. } => wish.refuse(error),
+            Self::ShowQueue { promise, .. } => promise.fulfil(Err(error)),
             Self::Change { promise, .. }
             | Self::Pause { promise, .. }
             | Self::Hold { promise, .. }

@@ -20,6 +20,7 @@ mod message;
 mod order;
 mod plan;
 mod prepare;
+mod queues;
 mod settle;
 mod shelves;
 mod site;
@@ -32,7 +33,7 @@ mod race_tests;
 #[cfg(test)]
 mod tests;
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -55,6 +56,7 @@ use commits::{Commits, Then};
 use lifecycle::{Happening, Phase};
 pub use message::{Answer, Attempt, Command, Effect, NewPost, Report, Request, SchedulePromise, Sought, Weight, Wish};
 pub use plan::{plan, plan_due};
+pub use queues::QueueWish;
 use shelves::Listing;
 use site::{Hold, Site};
 
@@ -161,6 +163,8 @@ pub struct Engine {
     wheel: Wheel<u32>,
     /// What there is of each pool, by its place.
     sites: Vec<Site>,
+    /// What else has to be looked at, and when.
+    agenda: BTreeSet<(Timestamp, Item)>,
     /// Posts, by slot and number, that are to be looked at anew.
     woken: Vec<(u32, Seq)>,
     commits: Commits,
@@ -190,6 +194,13 @@ pub struct Engine {
     closing: Option<Closing>,
 }
 
+/// What has a time of its own beside posts.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug)]
+enum Item {
+    /// The queue of a profile, by the place of its pool.
+    Queue(usize, Box<str>),
+}
+
 /// When housekeeping is due.
 #[derive(Debug)]
 enum Tidy {
@@ -217,6 +228,7 @@ impl Engine {
             by_seq: SeqMap::default(),
             wheel: Wheel::new(tick(now.wall)),
             sites: settings.pools.iter().map(|pool| Site::new(pool, settings.last_commit_at)).collect(),
+            agenda: BTreeSet::new(),
             woken: Vec::new(),
             commits: Commits::default(),
             searches: Slab::new(),
@@ -242,6 +254,7 @@ impl Engine {
         for (key, value) in std::mem::take(&mut engine.settings.remembered) {
             engine.remember(&key, &value);
         }
+        engine.take_up_queues();
         engine
     }
 
@@ -269,6 +282,7 @@ impl Engine {
     pub fn handle_timeout(&mut self, now: Now) {
         self.observe(now);
         if self.failed.is_none() {
+            self.follow_agenda();
             self.wake();
             self.turn_wheel();
             self.load_windows();
@@ -307,7 +321,10 @@ impl Engine {
         let deadline = self.closing.as_ref().map(|closing| closing.deadline).filter(|at| *at > self.now.mono);
         let now = (self.overflowing || !self.woken.is_empty()).then_some(self.now.wall);
         let timers = Wake {
-            wall: now.or_else(|| self.wheel.next_wake().map(instant)),
+            wall: now.or_else(|| {
+                let agenda = self.agenda.first().map(|(at, _)| *at);
+                self.wheel.next_wake().map(instant).into_iter().chain(agenda).min()
+            }),
             mono: match (&self.tidy, &self.closing) {
                 (_, Some(_)) => deadline,
                 (Tidy::At(at), None) if self.commits.is_empty() => Some(*at),
@@ -350,6 +367,22 @@ impl Engine {
             }
         }
         self.overflowing = !done;
+    }
+
+    /// Looks at what has a time of its own.
+    fn follow_agenda(&mut self) {
+        if self.closing.is_some() {
+            return self.agenda.clear();
+        }
+        while let Some((at, item)) = self.agenda.pop_first() {
+            if at > self.now.wall {
+                self.agenda.insert((at, item));
+                return;
+            }
+            match item {
+                Item::Queue(place, profile) => self.follow_queue(place, &profile),
+            }
+        }
     }
 
     /// Looks anew at posts whose obstacle is gone.
@@ -661,6 +694,16 @@ impl Engine {
                     let (unheard, _) = Promise::new();
                     std::mem::replace(promise, SchedulePromise::One(unheard)).fulfil(Err(error.clone()));
                 }
+                Then::Queue(step) => {
+                    if let Some(promise) = step.promise.take() {
+                        promise.fulfil(Err(error.clone()));
+                    }
+                }
+                Then::Enqueued(enqueued) => {
+                    let (unheard, _) = Promise::new();
+                    std::mem::replace(&mut enqueued.1.promise, SchedulePromise::One(unheard))
+                        .fulfil(Err(error.clone()));
+                }
                 Then::Left { promise, .. } => {
                     if let Some(promise) = promise.take() {
                         promise.fulfil(Err(error.clone()));
@@ -696,6 +739,7 @@ impl Engine {
         for listing in self.listings.drain() {
             listing.refuse(&told);
         }
+        self.refuse_queues(&told);
         let holds = self.sites.iter_mut().flat_map(|site| site.held.values_mut());
         for promise in holds.flat_map(Hold::take_promises) {
             promise.fulfil(Err(told.clone()));
@@ -723,6 +767,7 @@ impl Engine {
             && self.searches.is_empty()
             && self.listings.is_empty()
             && self.woken.is_empty()
+            && self.agenda.first().is_none_or(|(at, _)| *at > self.now.wall)
             && self.sites.iter().all(|site| site.window.is_passed(self.now.wall) && site.late.is_empty())
             && self.wheel.next_wake().is_none_or(|at| instant(at) > self.now.wall)
             && !self.posts.iter().any(|(_, post)| post.phase.is_busy() && !self.is_blocked(post))

@@ -272,6 +272,11 @@ impl Engine {
                     Some(verdict) => self.scheduled(posts, known, verdict, promise),
                     None => return self.fail(StoreError::Poisoned),
                 },
+                Then::Queue(step) => self.queue_stored(*step),
+                Then::Enqueued(enqueued) => match verdicts.next() {
+                    Some(verdict) => self.enqueued(enqueued.0, enqueued.1, verdict),
+                    None => return self.fail(StoreError::Poisoned),
+                },
                 Then::Claimed { slot } => {
                     if self.step(slot, Happening::ClaimStored) {
                         self.proceed(slot);
@@ -315,6 +320,7 @@ impl Engine {
         }
         promise.fulfil(Ok(ids));
         for (Planned { record, claimed }, kept) in posts.into_iter().zip(seqs) {
+            self.fixed(&record, record.seq == kept);
             if record.seq != kept {
                 continue;
             }
@@ -378,16 +384,17 @@ impl Engine {
                 }
                 self.emit(|| Event::Settled { id, outcome, attempts, lateness });
             }
-            Why::Shelved { shelf: Shelf::Held, .. } | Why::Quiet => {}
+            Why::Shelved { shelf: Shelf::Held | Shelf::Queued, .. } | Why::Quiet => {}
         }
     }
 
     fn left(&mut self, slot: u32, outcome: Outcome, lateness: Option<Duration>, promise: Option<Promise<()>>) {
         let Some(post) = self.posts.get(slot as usize) else { return };
         let (seq, attempts) = (post.record.seq, post.record.attempts);
-        let id = self.id(seq);
+        let (id, record) = (self.id(seq), post.record.clone());
         self.discard(slot, &outcome);
         self.forget(slot);
+        self.fix(&record, None);
         if let Some(promise) = promise {
             promise.fulfil(Ok(()));
         }

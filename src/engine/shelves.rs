@@ -23,6 +23,8 @@ pub enum Listing {
     Release { place: usize, profile: String, until: Timestamp },
     /// The host wants all of them sent again; so many have been.
     Requeue { place: usize, until: Timestamp, requeued: u64, promise: Promise<u64> },
+    /// Profiles have got queues: which slots are taken is looked for.
+    Count { place: usize, until: Timestamp },
     /// They are old, and are given up.
     Bury { place: usize, until: Timestamp },
 }
@@ -32,7 +34,7 @@ impl Listing {
         match self {
             Self::Show { promise, .. } => promise.fulfil(Err(error.clone())),
             Self::Requeue { promise, .. } => promise.fulfil(Err(error.clone())),
-            Self::Release { .. } | Self::Bury { .. } => {}
+            Self::Release { .. } | Self::Count { .. } | Self::Bury { .. } => {}
         }
     }
 }
@@ -110,6 +112,13 @@ impl Engine {
                 } else {
                     promise.fulfil(Ok(requeued));
                 }
+            }
+            Listing::Count { place, until } => {
+                let is_last = through >= Cursor::through(until);
+                if !is_last {
+                    self.list(place, through, until, Listing::Count { place, until });
+                }
+                self.count_page(place, posts, is_last);
             }
             Listing::Bury { place, until } => {
                 for Stored { record, .. } in posts {

@@ -10,6 +10,7 @@ use crate::reply::Promise;
 use crate::time::Timestamp;
 
 use super::PoolSettings;
+use super::queues::Managed;
 use super::window::Window;
 
 /// One pool, as it is at the moment.
@@ -29,7 +30,13 @@ pub struct Site {
     pub spread_until: Timestamp,
     pub gaps: Gaps,
     pub lines: HashMap<Box<str>, Line, FxBuildHasher>,
+    pub queues: HashMap<Box<str>, Managed, FxBuildHasher>,
+    /// Profiles whose queues are new, and the dues of their posts as far as they have been found.
+    pub counting: Option<Counting>,
 }
+
+/// Dues of posts, by profile.
+pub type Counting = HashMap<Box<str>, Vec<(Seq, Timestamp)>, FxBuildHasher>;
 
 /// Why a profile's posts wait.
 #[derive(Debug)]
@@ -72,6 +79,8 @@ impl Site {
             spread_until: Timestamp::MIN,
             gaps: Gaps::new(&pool.catch_up, last_commit_at),
             lines: HashMap::default(),
+            queues: HashMap::default(),
+            counting: None,
         }
     }
 }

@@ -22,7 +22,32 @@ pub enum Event {
         /// When it is promised.
         due: DateTime<Utc>,
     },
-    /// A post was given another due.
+    /// A post was put into its profile's queue.
+    Queued {
+        /// Which.
+        id: PostId,
+        /// The profile.
+        profile: String,
+    },
+    /// The slot of the last post of a queue has come: nothing waits in it any more.
+    QueueEmpty {
+        /// The pool.
+        pool: String,
+        /// The profile.
+        profile: String,
+    },
+    /// The slot of the last post of a queue is nearer than it should be ([`Queue::warn_ahead`](crate::Queue::warn_ahead)).
+    QueueLow {
+        /// The pool.
+        pool: String,
+        /// The profile.
+        profile: String,
+        /// How many posts wait.
+        left: usize,
+        /// The slot of the last one.
+        last: DateTime<Utc>,
+    },
+    /// A post was given another due; one that waited in a queue, its slot.
     Rescheduled {
         /// Which.
         id: PostId,

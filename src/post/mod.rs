@@ -7,6 +7,7 @@ mod doubt;
 mod event;
 mod notes;
 mod outcome;
+mod queued;
 mod shelf;
 mod status;
 
@@ -19,6 +20,7 @@ pub use event::Event;
 pub use notes::{Noted, Notes, Ready};
 pub use outcome::{BroadcastError, Ending, Outcome, Receipt, Step, Terms};
 pub(crate) use outcome::{Failure, cut};
+pub use queued::{QueueStatus, QueuedPost};
 pub use shelf::Shelf;
 pub(crate) use status::Name;
 pub use status::{PostRef, Status};

@@ -7,6 +7,8 @@ use super::{Cursor, Home};
 /// A range of homes beyond every due. Loading never gets there; posts come back when the host says so.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum Shelf {
+    /// Posts that wait in a queue for a slot, in the order in which they came.
+    Queued,
     /// Dead letters, in the order of their failure.
     Dead,
     /// Posts of which it is not known whether they were published, in the order in which that turned out.
@@ -16,6 +18,7 @@ pub enum Shelf {
 }
 
 /// The first shelf; the year 9999 lies far before it.
+const QUEUED: i64 = 1 << 59;
 const DEAD: i64 = 1 << 60;
 const IN_DOUBT: i64 = 1 << 61;
 const HELD: i64 = 1 << 62;
@@ -29,14 +32,16 @@ impl Shelf {
             HELD.. => Some(Self::Held),
             IN_DOUBT.. => Some(Self::InDoubt),
             DEAD.. => Some(Self::Dead),
+            QUEUED.. => Some(Self::Queued),
             _ => None,
         }
     }
 
     /// Where a post of this profile is put at `now`.
     pub fn place(self, now: Timestamp, profile: &str) -> Timestamp {
-        let since = now.micros().clamp(0, DEAD - 1);
+        let since = now.micros().clamp(0, QUEUED - 1);
         match self {
+            Self::Queued => Timestamp::from_micros(QUEUED + since),
             Self::Dead => Timestamp::from_micros(DEAD + since),
             Self::InDoubt => Timestamp::from_micros(IN_DOUBT + since),
             Self::Held => Timestamp::from_micros(HELD + i64::from(hash(profile)) * PROFILE),
@@ -46,6 +51,7 @@ impl Shelf {
     /// When the post at this home was put here, where that can be told.
     pub fn since(self, at: Timestamp) -> Option<Timestamp> {
         match self {
+            Self::Queued => Some(Timestamp::from_micros(at.micros() - QUEUED)),
             Self::Dead => Some(Timestamp::from_micros(at.micros() - DEAD)),
             Self::InDoubt => Some(Timestamp::from_micros(at.micros() - IN_DOUBT)),
             Self::Held => None,
@@ -55,6 +61,7 @@ impl Shelf {
     /// Before its first home, and its last instant.
     pub const fn range(self) -> (Cursor, Timestamp) {
         let (from, to) = match self {
+            Self::Queued => (QUEUED, DEAD - 1),
             Self::Dead => (DEAD, IN_DOUBT - 1),
             Self::InDoubt => (IN_DOUBT, HELD - 1),
             Self::Held => (HELD, i64::MAX),
@@ -90,7 +97,7 @@ mod tests {
         #[test]
         fn every_place_is_in_the_range_of_its_shelf_and_no_due_is(now: i64, profile: String) {
             let now = Timestamp::from_micros(now);
-            for shelf in [Shelf::Dead, Shelf::InDoubt, Shelf::Held] {
+            for shelf in [Shelf::Queued, Shelf::Dead, Shelf::InDoubt, Shelf::Held] {
                 let at = shelf.place(now, &profile);
                 let (after, until) = shelf.range();
                 prop_assert_eq!(Shelf::of(at), Some(shelf));

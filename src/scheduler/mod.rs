@@ -2,6 +2,7 @@
 
 mod builder;
 mod events;
+mod queue;
 
 use std::fmt;
 use std::sync::Arc;
@@ -15,6 +16,7 @@ pub use builder::Builder;
 #[cfg(any(test, feature = "test-util"))]
 pub(crate) use builder::Loops;
 pub use events::Events;
+pub use queue::Queue;
 
 use crate::clock::Clock;
 use crate::engine::{Command, NewPost, SchedulePromise, Weight, Wish, plan, plan_due};

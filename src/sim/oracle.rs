@@ -432,7 +432,9 @@ impl Oracle {
             State::Delivered => is_published,
             State::Missed => !known.is_cancelled,
             State::Cancelled => true,
-            State::Held | State::InDoubt | State::Failed | State::InFlight | State::Scheduled => !known.is_cancelled,
+            State::Held | State::Queued | State::InDoubt | State::Failed | State::InFlight | State::Scheduled => {
+                !known.is_cancelled
+            }
         };
         self.check(TRUE, is_true, || format!("post {post} is {state}, published: {is_published}"));
         if at_the_end {

@@ -1,0 +1,753 @@
+//! Queues of profiles: what the host does to them, and what becomes of their posts when slots come near. The rules are in
+//! `queue/`; here they are made durable, one step after the other, each in one commit.
+
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use bytes::Bytes;
+
+use crate::error::{Error, Result};
+use crate::id::{PostId, Seq, State};
+use crate::limits;
+use crate::post::{
+    Change, Cursor, Doubt, Event, Found, Notes, Outcome, QueueStatus, QueuedPost, Record, Shelf, Stored, Verdict,
+};
+use crate::queue::{self, Name, Notice, Order, Parts, Queue, Refusal, Taken};
+use crate::reply::Promise;
+use crate::time::Timestamp;
+
+use super::commands::Search;
+use super::commits::{Then, Why};
+use super::lifecycle::Phase;
+use super::message::{NewPost, SchedulePromise};
+use super::shelves::Listing;
+use super::{Engine, Item, Resident};
+
+/// A queue, and what waits to be done to it.
+#[derive(Debug, Default)]
+pub struct Managed {
+    /// As it is durable; none while it is being made.
+    queue: Option<Queue>,
+    taken: Taken,
+    wishes: VecDeque<QueueWish>,
+    /// Something of the first wish is with the store.
+    is_busy: bool,
+    /// When it is looked at next.
+    wake: Option<Timestamp>,
+    /// Pieces of it that were remembered.
+    parts: Parts,
+}
+
+/// What is to be done to a queue.
+#[derive(Debug)]
+pub enum QueueWish {
+    /// The host wants it so; at most once with this key.
+    Order { order: Order, key: Option<u64>, promise: Promise<()> },
+    /// New posts, at this position or at the end. Some are known to have been scheduled before.
+    Enqueue { at: Option<usize>, posts: Vec<NewPost>, known: Vec<(usize, Seq)>, promise: SchedulePromise },
+    /// A post that waits is cancelled.
+    Cancel { post: Seq, promise: Promise<()> },
+    /// A post that waits gets a due of its own, and leaves the queue.
+    Release { post: Seq, due: Timestamp, promise: Promise<()> },
+    /// A post is not the queue's any more.
+    Drop(Seq),
+    /// Time has passed, or other slots are taken.
+    Follow,
+    /// Posts of the profile that were there before the queue, and their dues.
+    Counted(Vec<(Seq, Timestamp)>),
+}
+
+impl QueueWish {
+    pub fn refuse(self, error: Error) {
+        match self {
+            Self::Order { promise, .. } | Self::Cancel { promise, .. } | Self::Release { promise, .. } => {
+                promise.fulfil(Err(error));
+            }
+            Self::Enqueue { promise, .. } => promise.fulfil(Err(error)),
+            Self::Drop(_) | Self::Follow | Self::Counted(_) => {}
+        }
+    }
+
+    fn finish(self, answer: Result<()>) {
+        match (self, answer) {
+            (Self::Order { promise, .. }, Ok(())) => promise.fulfil(Ok(())),
+            (wish, Err(error)) => wish.refuse(error),
+            (_, Ok(())) => {}
+        }
+    }
+}
+
+/// New posts of a queue on their way to the store.
+#[derive(Debug)]
+pub struct Enqueued {
+    pub at: Option<usize>,
+    pub posts: Vec<NewPost>,
+    pub known: Vec<(usize, Seq)>,
+    pub seqs: Vec<Seq>,
+    pub promise: SchedulePromise,
+}
+
+/// A queue on its way to the store.
+#[derive(Debug)]
+pub struct Step {
+    pub place: usize,
+    pub profile: Box<str>,
+    pub to: Box<Queue>,
+    pub notice: Option<Notice>,
+    pub promise: Option<Promise<()>>,
+}
+
+impl Engine {
+    /// Takes in what is remembered of queues; false if it is something else.
+    pub(super) fn remember_queue(&mut self, key: &[u8], value: &[u8]) -> bool {
+        let Some((letter, name, number)) = queue::name(key) else { return false };
+        let place = self.settings.pools.iter().position(|pool| &*pool.name == name.pool);
+        if let Some(site) = place.and_then(|place| self.sites.get_mut(place)) {
+            let managed = site.queues.entry(name.profile.into()).or_default();
+            match queue::taken_due(value).filter(|_| letter == queue::TAKEN) {
+                Some(due) => _ = managed.taken.insert(Seq(number), due),
+                None => managed.parts.add(letter, number, Bytes::copy_from_slice(value)),
+            }
+        }
+        true
+    }
+
+    /// Puts the queues together that were remembered, and goes on with them.
+    pub(super) fn take_up_queues(&mut self) {
+        for place in 0..self.sites.len() {
+            let Some(site) = self.sites.get_mut(place) else { continue };
+            for managed in site.queues.values_mut() {
+                managed.queue = std::mem::take(&mut managed.parts).assemble();
+            }
+            site.queues.retain(|_, managed| managed.queue.is_some());
+            let profiles: Vec<Box<str>> = site.queues.keys().cloned().collect();
+            for profile in profiles {
+                self.wish_queue(place, &profile, QueueWish::Follow);
+            }
+            self.count_taken(place);
+        }
+    }
+
+    /// The host wants something of a queue.
+    pub(super) fn order_queue(&mut self, place: usize, profile: &str, named: &[PostId], wish: QueueWish) {
+        if let Some(foreign) = named.iter().find(|id| id.store() != self.settings.store) {
+            return wish.refuse(Error::ForeignId { id: *foreign });
+        }
+        let makes = matches!(&wish, QueueWish::Order { order: Order::Slots(_), .. });
+        let Some(site) = self.sites.get_mut(place) else { return wish.refuse(Error::Closed) };
+        if !makes && !site.queues.contains_key(profile) {
+            let pool = self.settings.pools.get(place).map(|pool| pool.name.to_string()).unwrap_or_default();
+            return wish.refuse(Error::NoQueue { pool, profile: profile.to_owned() });
+        }
+        self.wish_queue(place, profile, wish);
+    }
+
+    fn wish_queue(&mut self, place: usize, profile: &str, wish: QueueWish) {
+        let Some(site) = self.sites.get_mut(place) else { return wish.refuse(Error::Closed) };
+        let managed = site.queues.entry(profile.into()).or_default();
+        // One look is as good as two.
+        if !(matches!(wish, QueueWish::Follow) && matches!(managed.wishes.back(), Some(QueueWish::Follow))) {
+            managed.wishes.push_back(wish);
+        }
+        self.turn_queue(place, profile);
+    }
+
+    /// What the host sees of a queue.
+    pub(super) fn show_queue(&self, place: usize, profile: &str) -> Option<QueueStatus> {
+        let managed = self.sites.get(place)?.queues.get(profile)?;
+        let queue = managed.queue.as_ref()?;
+        let mut dues = queue.dues(&managed.taken);
+        let posts = queue
+            .posts()
+            .map(|post| QueuedPost { id: self.id(post), due: dues.next().map(|(_, due)| due.to_datetime()) });
+        Some(QueueStatus {
+            slots: queue.slots().clone(),
+            is_paused: queue.is_paused(),
+            warn_ahead: queue.warn_ahead(),
+            posts: posts.collect(),
+        })
+    }
+
+    /// The slot of a post that waits in a queue.
+    pub(super) fn queued_due(&self, record: &Record) -> Option<Timestamp> {
+        let place = self.places.get(record.pool)?;
+        let managed = self.sites.get(place)?.queues.get(record.body.profile())?;
+        let mut dues = managed.queue.as_ref()?.dues(&managed.taken);
+        dues.find(|(post, _)| *post == record.seq).map(|(_, due)| due)
+    }
+
+    /// Looks at the queues whose time has come.
+    pub(super) fn follow_queue(&mut self, place: usize, profile: &str) {
+        if let Some(managed) = self.sites.get_mut(place).and_then(|site| site.queues.get_mut(profile)) {
+            managed.wake = None;
+            self.wish_queue(place, profile, QueueWish::Follow);
+        }
+    }
+
+    fn managed(&mut self, place: usize, profile: &str) -> Option<&mut Managed> {
+        self.sites.get_mut(place)?.queues.get_mut(profile)
+    }
+
+    /// Does what is wished of a queue, one wish after the other, until something has to be waited for.
+    fn turn_queue(&mut self, place: usize, profile: &str) {
+        if self.closing.is_some() || self.failed.is_some() {
+            return;
+        }
+        while let Some(managed) = self.managed(place, profile)
+            && !managed.is_busy
+            && let Some(wish) = managed.wishes.pop_front()
+        {
+            self.begin_step(place, profile, wish);
+            // A queue that has to be counted first waits with everything else.
+            if self.managed(place, profile).is_some_and(|managed| managed.is_waiting()) {
+                return;
+            }
+        }
+        self.rest(place, profile);
+    }
+
+    /// Sees to it that an idle queue is looked at in time.
+    fn rest(&mut self, place: usize, profile: &str) {
+        let lead = self.prepare_lead(place);
+        let Some(managed) = self.managed(place, profile) else { return };
+        let wake = managed.queue.as_ref().filter(|_| !managed.is_busy);
+        let wake = wake.and_then(|queue| queue.wake_at(queue.ahead(lead), &managed.taken));
+        let before = std::mem::replace(&mut managed.wake, wake);
+        if wake == before {
+            return;
+        }
+        before.map(|at| self.agenda.remove(&(at, Item::Queue(place, profile.into()))));
+        wake.map(|at| self.agenda.insert((at, Item::Queue(place, profile.into()))));
+    }
+
+    fn prepare_lead(&self, place: usize) -> Duration {
+        let prepare = self.settings.pools.get(place).and_then(|pool| pool.prepare.as_ref());
+        prepare.map(|prepare| prepare.lead).unwrap_or_default()
+    }
+
+    fn begin_step(&mut self, place: usize, profile: &str, wish: QueueWish) {
+        let (now, lead) = (self.now.wall, self.prepare_lead(place));
+        let Some(managed) = self.managed(place, profile) else { return };
+        let Some(before) = managed.queue.clone() else {
+            return match wish {
+                QueueWish::Order { order: Order::Slots(slots), key, promise } => {
+                    let mut to = Queue::new(*slots, now);
+                    key.into_iter().for_each(|key| to.note_done(key));
+                    self.store_queue(place, profile, to, None, None, Some(promise));
+                }
+                wish => {
+                    let pool = self.settings.pools.get(place).map(|pool| pool.name.to_string()).unwrap_or_default();
+                    wish.refuse(Error::NoQueue { pool, profile: profile.to_owned() });
+                }
+            };
+        };
+        if !before.is_counted() && !matches!(wish, QueueWish::Counted(_)) {
+            return managed.wishes.push_front(wish);
+        }
+        let until = now.after(before.ahead(lead));
+        let mut to = before.clone();
+        let taken = std::mem::take(&mut managed.taken);
+        for (post, due) in before.placed() {
+            if *due > now && !self.is_placed(*post, *due) {
+                let _ = to.take(*post);
+            }
+        }
+        let left = to.follow(now, until, &taken);
+        let moves = changed(&before, &to, &left);
+        let is_still = moves.is_empty() && left.is_empty() && to.len() == before.len();
+        if !is_still || matches!(wish, QueueWish::Follow) {
+            // What time has done is a step of its own, before the wish.
+            let notice = to.notice(now, &taken, !left.is_empty());
+            self.give_back(place, profile, taken);
+            if !matches!(wish, QueueWish::Follow) {
+                self.again(place, profile, wish);
+            }
+            return if is_still && notice.is_none() {
+                if let Some(managed) = self.managed(place, profile) {
+                    managed.queue = Some(to);
+                }
+            } else {
+                self.move_and_store(place, profile, to, &moves, notice, QueueWish::Follow);
+            };
+        }
+        match self.grant(&mut to, &wish, now) {
+            Ok(()) => {}
+            Err(answer) => {
+                self.give_back(place, profile, taken);
+                return wish.finish(answer);
+            }
+        }
+        let mut taken = taken;
+        if let QueueWish::Counted(dues) = &wish {
+            for (post, due) in dues {
+                taken.insert(*post, *due);
+            }
+        }
+        if !matches!(wish, QueueWish::Enqueue { .. }) {
+            to.place(until, &taken);
+        }
+        let notice = to.notice(now, &taken, false);
+        self.give_back(place, profile, taken);
+        match wish {
+            QueueWish::Enqueue { at, posts, known, promise } => {
+                let enqueued = Enqueued { at, posts, known, seqs: Vec::new(), promise };
+                self.enqueue(place, profile, &before, to, enqueued);
+            }
+            wish => {
+                let moves = changed(&before, &to, &[]);
+                self.move_and_store(place, profile, to, &moves, notice, wish);
+            }
+        }
+    }
+
+    fn give_back(&mut self, place: usize, profile: &str, taken: Taken) {
+        if let Some(managed) = self.managed(place, profile) {
+            managed.taken = taken;
+        }
+    }
+
+    /// The wish has to wait for something, or is to be looked at anew.
+    fn again(&mut self, place: usize, profile: &str, wish: QueueWish) {
+        if let Some(managed) = self.managed(place, profile) {
+            managed.wishes.push_front(wish);
+        }
+    }
+
+    /// Carries a wish out on the order. If that cannot be, the answer: an error, or that it was done before.
+    fn grant(&self, to: &mut Queue, wish: &QueueWish, now: Timestamp) -> Result<(), Result<()>> {
+        let done = match wish {
+            QueueWish::Order { key: Some(key), .. } if to.has_done(*key) => return Err(Ok(())),
+            QueueWish::Order { order, key, .. } => {
+                to.apply(order.clone(), now).map(|()| key.iter().for_each(|key| to.note_done(*key)))
+            }
+            QueueWish::Cancel { post, .. } | QueueWish::Release { post, .. } | QueueWish::Drop(post) => {
+                let too_late = Error::TooLate { id: self.id(*post), state: State::InFlight };
+                return to.take(*post).map_err(|_| Err(too_late));
+            }
+            QueueWish::Counted(_) => {
+                to.set_counted();
+                Ok(())
+            }
+            QueueWish::Enqueue { .. } | QueueWish::Follow => Ok(()),
+        };
+        done.map_err(|refusal| Err(self.refused(refusal)))
+    }
+
+    fn refused(&self, refusal: Refusal) -> Error {
+        match refusal {
+            Refusal::NotQueued(post) => Error::NotQueued { id: self.id(post) },
+            Refusal::NoPosition { position, posts } => Error::NoPosition { position, posts },
+            Refusal::Full => Error::QueueFull { max: limits::QUEUE_POSTS },
+        }
+    }
+
+    /// Whether this post, which the queue has given this due, still has it and has not begun.
+    fn is_placed(&self, post: Seq, due: Timestamp) -> bool {
+        let Some(Resident { record, phase, .. }) = self.slot(post).and_then(|slot| self.posts.get(slot as usize))
+        else {
+            // It is looked for when it is to be moved.
+            return true;
+        };
+        record.due == due
+            && record.attempts == 0
+            && record.doubt == Doubt::None
+            && record.notes.receipts().is_empty()
+            && record.home().shelf().is_none()
+            && *phase != Phase::Leaving
+    }
+
+    /// Moves posts, and stores the queue, all in one commit; or first has a post looked for.
+    fn move_and_store(
+        &mut self,
+        place: usize,
+        profile: &str,
+        to: Queue,
+        moves: &[(Seq, Option<Timestamp>)],
+        notice: Option<Notice>,
+        wish: QueueWish,
+    ) {
+        let own = match &wish {
+            QueueWish::Cancel { post, .. } | QueueWish::Release { post, .. } => Some(*post),
+            _ => None,
+        };
+        let moves: Vec<_> = moves.iter().filter(|(post, _)| Some(*post) != own).copied().collect();
+        let touched: Vec<Seq> = moves.iter().map(|(post, _)| *post).chain(own).collect();
+        if let Some(missing) = touched.iter().copied().find(|post| self.slot(*post).is_none()) {
+            self.again(place, profile, wish);
+            if let Some(managed) = self.managed(place, profile) {
+                managed.is_busy = true;
+            }
+            let search = Search::Queue { place, profile: profile.into(), post: missing };
+            return self.search(self.id(missing).into(), search);
+        }
+        let mut taken_back = Vec::new();
+        for post in &touched {
+            let Some(slot) = self.slot(*post) else { continue };
+            let Some(phase) = self.posts.get(slot as usize).map(|resident| resident.phase) else { continue };
+            let is_free = phase.is_open() || self.withdraw(slot);
+            if phase == Phase::InFlight && is_free {
+                taken_back.push(slot);
+            }
+            if !is_free {
+                // It goes out just now: it has left.
+                taken_back.into_iter().for_each(|slot| self.proceed(slot));
+                self.again(place, profile, wish);
+                return self.again(place, profile, QueueWish::Drop(*post));
+            }
+        }
+        self.commits.begin_unit();
+        for (post, due) in moves {
+            self.place_post(post, due);
+        }
+        let promise = match wish {
+            QueueWish::Order { promise, .. } => Some(promise),
+            QueueWish::Cancel { post, promise } => {
+                if let Some(slot) = self.slot(post) {
+                    self.leave(slot, Outcome::Cancelled, None, Some(promise));
+                }
+                None
+            }
+            QueueWish::Release { post, due, promise } => {
+                self.release_post(place, profile, post, due, promise);
+                None
+            }
+            QueueWish::Counted(dues) => {
+                let pool = self.settings.pools.get(place).map(|pool| pool.name.clone()).unwrap_or_default();
+                for (post, due) in dues {
+                    let (key, value) = queue::fixed_note(Name { pool: &pool, profile }, post, Some(due));
+                    self.commits.add(Change::Remember { key, value }, None, 0);
+                }
+                None
+            }
+            QueueWish::Follow | QueueWish::Drop(_) | QueueWish::Enqueue { .. } => None,
+        };
+        let before = self.managed(place, profile).and_then(|managed| managed.queue.clone());
+        self.store_queue(place, profile, to, before.as_ref(), notice, promise);
+        self.commits.end_unit();
+    }
+
+    /// Gives a post the slot that it takes as its due, or takes it back among those that wait.
+    fn place_post(&mut self, post: Seq, due: Option<Timestamp>) {
+        let Some(slot) = self.slot(post) else { return };
+        let Some(mut to) = self.posts.get(slot as usize).map(|resident| resident.record.clone()) else { return };
+        let id = self.id(post);
+        let why = match due {
+            Some(due) => {
+                self.give_due(&mut to, due);
+                Why::Changed { promise: None, event: Event::Rescheduled { id, due: due.to_datetime() } }
+            }
+            None => {
+                self.discard_prepared(slot);
+                to.notes.edit(|noted| noted.prepared = None);
+                to.at = Shelf::Queued.place(self.now.wall, "");
+                to.due = to.at.ceil_millis();
+                to.at = to.due;
+                Why::Quiet
+            }
+        };
+        self.relocate(slot, to, why, None);
+    }
+
+    /// A post leaves its queue for a due of its own.
+    fn release_post(&mut self, place: usize, profile: &str, post: Seq, due: Timestamp, promise: Promise<()>) {
+        let Some(slot) = self.slot(post) else { return promise.fulfil(Err(Error::Closed)) };
+        let Some(mut to) = self.posts.get(slot as usize).map(|resident| resident.record.clone()) else { return };
+        to.revision += 1;
+        self.give_due(&mut to, due);
+        let event = Event::Rescheduled { id: self.id(post), due: due.to_datetime() };
+        self.relocate(slot, to, Why::Changed { promise: Some(promise), event }, None);
+        self.note_fixed(place, profile, post, Some(due));
+    }
+
+    fn store_queue(
+        &mut self,
+        place: usize,
+        profile: &str,
+        to: Queue,
+        before: Option<&Queue>,
+        notice: Option<Notice>,
+        promise: Option<Promise<()>>,
+    ) {
+        let Some(pool) = self.settings.pools.get(place).map(|pool| pool.name.clone()) else { return };
+        for (key, value) in to.notes(Name { pool: &pool, profile }, before) {
+            let bytes = value.len();
+            self.commits.add(Change::Remember { key, value }, None, bytes);
+        }
+        let step = Step { place, profile: profile.into(), to: Box::new(to), notice, promise };
+        self.commits.note(Then::Queue(Box::new(step)));
+        if let Some(managed) = self.managed(place, profile) {
+            managed.is_busy = true;
+        }
+    }
+
+    /// A step is durable.
+    pub(super) fn queue_stored(&mut self, step: Step) {
+        let Step { place, profile, to, notice, promise } = step;
+        let is_counted = to.is_counted();
+        if let Some(managed) = self.managed(place, &profile) {
+            (managed.queue, managed.is_busy) = (Some(*to), false);
+        }
+        if let Some(promise) = promise {
+            promise.fulfil(Ok(()));
+        }
+        let pool = self.settings.pools.get(place).map(|pool| pool.name.to_string()).unwrap_or_default();
+        match notice {
+            Some(Notice::Empty) => self.emit(|| Event::QueueEmpty { pool, profile: profile.to_string() }),
+            Some(Notice::Low { left, last }) => {
+                let last = last.to_datetime();
+                self.emit(|| Event::QueueLow { pool, profile: profile.to_string(), left, last });
+            }
+            None => {}
+        }
+        if !is_counted {
+            self.count_taken(place);
+        }
+        self.turn_queue(place, &profile);
+    }
+
+    /// Stores new posts of a queue, together with it.
+    fn enqueue(&mut self, place: usize, profile: &str, before: &Queue, mut to: Queue, mut enqueued: Enqueued) {
+        let Enqueued { posts, known, .. } = &enqueued;
+        let Some((pool, name)) = self.settings.pools.get(place).map(|pool| (pool.id, pool.name.clone())) else {
+            return enqueued.promise.fulfil(Err(Error::Closed));
+        };
+        let shelf_at = Shelf::Queued.place(self.now.wall, "").ceil_millis();
+        let (mut records, mut bytes, mut lead) = (Vec::new(), 0, Duration::ZERO);
+        for (index, post) in posts.iter().enumerate() {
+            if known.iter().any(|(known, _)| *known == index) {
+                continue;
+            }
+            let (seq, body) = (self.next_seq, post.body.clone());
+            self.next_seq = Seq(seq.0 + 1);
+            bytes += body.len() + size_of::<Record>();
+            lead = lead.max(body.lead().unwrap_or_default());
+            let (notes, doubt) = (Notes::default(), Doubt::None);
+            records.push(Record {
+                seq,
+                pool,
+                at: shelf_at,
+                due: shelf_at,
+                attempts: 0,
+                revision: 0,
+                doubt,
+                notes,
+                body,
+            });
+        }
+        enqueued.seqs = records.iter().map(|record| record.seq).collect();
+        if let Err(refusal) = to.insert(enqueued.at, &enqueued.seqs, lead) {
+            let error = self.refused(refusal);
+            return enqueued.promise.fulfil(Err(error));
+        }
+        let now = self.now.wall;
+        if let Some(managed) = self.managed(place, profile) {
+            managed.is_busy = true;
+            // It may not be low any more. If it is, that was said.
+            to.notice(now, &managed.taken, false);
+        }
+        let notes = to.notes(Name { pool: &name, profile }, Some(before));
+        let step = Step { place, profile: profile.into(), to: Box::new(to), notice: None, promise: None };
+        let then = Then::Enqueued(Box::new((step, enqueued)));
+        self.commits.add_new([Change::ScheduleNoted { records, notes }], then, bytes);
+    }
+
+    /// The store has answered to new posts of a queue.
+    pub(super) fn enqueued(&mut self, step: Step, enqueued: Enqueued, verdict: Verdict) {
+        let Enqueued { at, posts, mut known, seqs, promise } = enqueued;
+        let (place, profile) = (step.place, step.profile.clone());
+        if let Some(managed) = self.managed(place, &profile) {
+            managed.is_busy = false;
+        }
+        let fresh = (0..posts.len()).filter(|index| !known.iter().any(|(known, _)| known == index));
+        let fresh: Vec<usize> = fresh.collect();
+        match verdict {
+            Verdict::Stored(kept) if kept == seqs => {
+                known.extend(fresh.into_iter().zip(seqs.iter().copied()));
+                known.sort_unstable();
+                promise.fulfil(Ok(known.into_iter().map(|(_, seq)| self.id(seq)).collect()));
+                for seq in seqs {
+                    let (id, profile) = (self.id(seq), &profile);
+                    self.emit(|| Event::Queued { id, profile: profile.to_string() });
+                }
+                return self.queue_stored(step);
+            }
+            // Some were scheduled before: the others follow.
+            Verdict::Stored(kept) => {
+                let before = fresh.into_iter().zip(kept).zip(seqs).filter(|((_, kept), own)| kept != own);
+                known.extend(before.map(|(known, _)| known));
+                self.again(place, &profile, QueueWish::Enqueue { at, posts, known, promise });
+            }
+            Verdict::Conflict { index, existing } => {
+                let post = fresh.get(index).and_then(|index| posts.get(*index));
+                let key = post.and_then(|post| post.body.key()).unwrap_or_default().to_owned();
+                promise.fulfil(Err(Error::Conflict { key, existing: self.id(existing) }));
+            }
+            Verdict::Refused(error) => promise.fulfil(Err(Error::Store(error))),
+        }
+        self.turn_queue(place, &profile);
+    }
+
+    /// The store has looked for a post of a queue.
+    pub(super) fn queue_found(&mut self, place: usize, profile: &str, post: Seq, found: Option<Found>) {
+        if let Some(managed) = self.managed(place, profile) {
+            managed.is_busy = false;
+        }
+        match found {
+            _ if self.slot(post).is_some() => {}
+            Some(Found::Live(stored)) if stored.record.home().shelf().is_some() => {
+                self.admit(place, stored.record, Phase::Armed);
+            }
+            Some(Found::Live(stored)) => drop(self.take_up(place, stored)),
+            Some(Found::Settled { .. }) | None => self.again(place, profile, QueueWish::Drop(post)),
+        }
+        self.turn_queue(place, profile);
+        // If it was not moved after all, the store keeps it.
+        let is_idle = |resident: &Resident| resident.phase == Phase::Armed && resident.record.home().shelf().is_some();
+        if let Some(slot) = self.slot(post)
+            && self.posts.get(slot as usize).is_some_and(is_idle)
+            && !self.managed(place, profile).is_some_and(|managed| managed.is_busy)
+        {
+            self.forget(slot);
+        }
+    }
+
+    /// The host changes a post that waits in a queue; what is not the queue's business is given back.
+    pub(super) fn change_queued(&mut self, record: &Record, wish: QueueWish) {
+        match self.places.get(record.pool) {
+            Some(place) => self.order_queue(place, record.body.profile(), &[], wish),
+            None => wish.refuse(Error::Closed),
+        }
+    }
+
+    /// A post was given a due by the host, or has none any more: a slot may be taken, or free again.
+    pub(super) fn fix(&mut self, record: &Record, due: Option<Timestamp>) {
+        let Some(place) = self.places.get(record.pool) else { return };
+        let profile = record.body.profile();
+        let is_queued = self.sites.get(place).is_some_and(|site| site.queues.contains_key(profile));
+        if is_queued {
+            let profile = profile.to_owned();
+            let was_placed = |managed: &mut Managed| {
+                managed
+                    .queue
+                    .as_ref()
+                    .is_some_and(|queue| queue.placed_at(record.seq).is_some_and(|at| Some(at) != due))
+            };
+            if self.managed(place, &profile).is_some_and(was_placed) {
+                self.wish_queue(place, &profile, QueueWish::Drop(record.seq));
+            }
+            self.note_fixed(place, &profile, record.seq, due);
+        }
+    }
+
+    /// Notes in the commit under way which slot a post takes, if there is a queue.
+    fn note_fixed(&mut self, place: usize, profile: &str, post: Seq, due: Option<Timestamp>) {
+        let Some(pool) = self.settings.pools.get(place).map(|pool| pool.name.clone()) else { return };
+        let Some(managed) = self.managed(place, profile) else { return };
+        let is_new = match due {
+            Some(due) => managed.taken.insert(post, due),
+            None => managed.taken.remove(post).is_some(),
+        };
+        if is_new {
+            let (key, value) = queue::fixed_note(Name { pool: &pool, profile }, post, due);
+            self.commits.add(Change::Remember { key, value }, None, 0);
+            self.wish_queue(place, profile, QueueWish::Follow);
+        }
+    }
+
+    /// What is remembered of a new post in the commit that stores it, if its profile has a queue.
+    pub(super) fn fixed_note(&self, record: &Record) -> Option<Change> {
+        let place = self.places.get(record.pool)?;
+        let (site, pool) = (self.sites.get(place)?, self.settings.pools.get(place)?);
+        if site.queues.is_empty() || !site.queues.contains_key(record.body.profile()) {
+            return None;
+        }
+        let name = Name { pool: &pool.name, profile: record.body.profile() };
+        let (key, value) = queue::fixed_note(name, record.seq, Some(record.due));
+        Some(Change::Remember { key, value })
+    }
+
+    /// A new post is stored, or was not kept: its slot is taken, or not.
+    pub(super) fn fixed(&mut self, record: &Record, is_kept: bool) {
+        let Some(place) = self.places.get(record.pool) else { return };
+        if self.sites.get(place).is_none_or(|site| site.queues.is_empty()) {
+            return;
+        }
+        let profile = record.body.profile().to_owned();
+        let Some(managed) = self.managed(place, &profile) else { return };
+        managed.taken.insert(record.seq, record.due);
+        if is_kept {
+            self.wish_queue(place, &profile, QueueWish::Follow);
+        } else {
+            self.note_fixed(place, &profile, record.seq, None);
+        }
+    }
+
+    /// Looks for posts that were scheduled before their profiles had queues.
+    fn count_taken(&mut self, place: usize) {
+        let Some(site) = self.sites.get_mut(place).filter(|site| site.counting.is_none()) else { return };
+        let uncounted = |managed: &Managed| managed.queue.as_ref().is_some_and(|queue| !queue.is_counted());
+        let queues = site.queues.iter().filter(|(_, managed)| uncounted(managed));
+        let counting: super::site::Counting = queues.map(|(profile, _)| (profile.clone(), Vec::new())).collect();
+        if !counting.is_empty() {
+            site.counting = Some(counting);
+            let from = Cursor::through(self.now.wall.before(limits::PLACE_AHEAD));
+            let until = Timestamp::from_millis(limits::DUE_MAX_MILLIS);
+            self.list(place, from, until, Listing::Count { place, until });
+        }
+    }
+
+    /// A page of a pool's posts, or the last of them.
+    pub(super) fn count_page(&mut self, place: usize, posts: Vec<Stored>, is_last: bool) {
+        let Some(counting) = self.sites.get_mut(place).and_then(|site| site.counting.as_mut()) else { return };
+        for Stored { record, .. } in posts {
+            if let Some(dues) = counting.get_mut(record.body.profile()) {
+                dues.push((record.seq, record.due));
+            }
+        }
+        if !is_last {
+            return;
+        }
+        let id = self.settings.pools.get(place).map(|pool| pool.id);
+        for (_, Resident { record, .. }) in &self.posts {
+            if Some(record.pool) == id
+                && record.home().shelf().is_none()
+                && let Some(dues) = counting.get_mut(record.body.profile())
+            {
+                dues.push((record.seq, record.due));
+            }
+        }
+        let counting = self.sites.get_mut(place).and_then(|site| site.counting.take());
+        for (profile, dues) in counting.into_iter().flatten() {
+            if let Some(managed) = self.managed(place, &profile) {
+                managed.wishes.push_front(QueueWish::Counted(dues));
+                self.turn_queue(place, &profile);
+            }
+        }
+        self.count_taken(place);
+    }
+
+    /// Refuses whatever waits for queues.
+    pub(super) fn refuse_queues(&mut self, error: &Error) {
+        let queues = self.sites.iter_mut().flat_map(|site| site.queues.values_mut());
+        for wish in queues.flat_map(|managed| std::mem::take(&mut managed.wishes)) {
+            wish.refuse(error.clone());
+        }
+    }
+}
+
+impl Managed {
+    /// Whether nothing can be done before posts have been counted.
+    fn is_waiting(&self) -> bool {
+        let counts = self.wishes.front().is_some_and(|wish| matches!(wish, QueueWish::Counted(_)));
+        self.queue.as_ref().is_some_and(|queue| !queue.is_counted()) && !counts
+    }
+}
+
+/// Which posts get another due, or none, where a queue becomes another one and some have left with theirs.
+fn changed(before: &Queue, to: &Queue, left: &[(Seq, Timestamp)]) -> Vec<(Seq, Option<Timestamp>)> {
+    let now = left.iter().chain(to.placed()).copied();
+    let placed = now.clone().filter(|(post, due)| before.placed_at(*post) != Some(*due));
+    let placed = placed.map(|(post, due)| (post, Some(due)));
+    let unplaced = before.placed().iter().filter(|(post, _)| !now.clone().any(|(placed, _)| placed == *post));
+    placed.chain(unplaced.filter(|(post, _)| to.has(*post)).map(|(post, _)| (*post, None))).collect()
+}
