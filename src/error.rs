@@ -141,6 +141,20 @@ pub enum Error {
         /// What does not fit.
         what: &'static str,
     },
+    /// There is no series with this key.
+    #[error("there is no series {key:?}: it was never set, or has come to its end")]
+    NoSeries {
+        /// The key.
+        key: String,
+    },
+    /// A series cannot be made of this.
+    #[error("the series {key:?} cannot be set: its {what}")]
+    NotForSeries {
+        /// The series' key.
+        key: String,
+        /// What does not fit, and what would.
+        what: &'static str,
+    },
     /// Too many posts, or too many bytes, in one call.
     #[error(
         "{posts} posts with {bytes} bytes are too many for one call: at most {max_posts} posts and {max_bytes} bytes"

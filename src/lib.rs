@@ -158,12 +158,12 @@ pub use gate::{Account, Breaker};
 pub use id::{ParseIdError, PostId, State};
 pub use pool::{Broadcaster, Pool, PrepareAhead};
 pub use post::{
-    BroadcastError, Delivery, Event, Guarantee, Outcome, Post, PostRef, Prepared, Priority, QueueStatus, QueuedPost,
-    Receipt, Reconciled, Resolution, Status,
+    BroadcastError, Delivery, Event, Guarantee, Misfire, Outcome, Post, PostRef, Prepared, Priority, QueueStatus,
+    QueuedPost, Receipt, Reconciled, Resolution, SeriesStatus, Status,
 };
 pub use quota::{RateLimit, Scope};
 pub use reply::Reply;
 pub use retry::RetryPolicy;
 pub use schedule::{Disambiguation, LocalTime, PostingSlots, Schedule, ScheduleError, SlotsBuilder, zone};
-pub use scheduler::{Builder, Events, Queue, Scheduler};
+pub use scheduler::{Builder, Events, Queue, Scheduler, Series};
 pub use store::{MemoryStore, SledStore, Store};

@@ -47,6 +47,8 @@ pub const PLACE_AHEAD: Duration = Duration::from_secs(60);
 pub const QUEUE_POSTS: usize = 100_000;
 /// The latest changes of a queue that were made under a key, and are not made again under it.
 pub const QUEUE_KEYS: usize = 64;
+/// Occurrences of a series that are planned in one commit.
+pub const SERIES_POSTS: usize = 1_000;
 /// Commands waiting for the driver.
 pub const COMMANDS: usize = 16_384;
 /// Bytes of posts in commands that wait for the driver.

@@ -89,6 +89,9 @@ impl Engine {
             }
             Command::Queue { place, profile, named, wish, .. } => self.order_queue(place, &profile, &named, wish),
             Command::ShowQueue { place, profile, promise } => promise.fulfil(Ok(self.show_queue(place, &profile))),
+            Command::Series { key, wish } => self.wish_series(&key, wish),
+            Command::ShowSeries { key, promise } => promise.fulfil(Ok(self.show_series(&key))),
+            Command::AllSeries { promise } => promise.fulfil(Ok(self.all_series())),
             Command::Settle { promise } => self.settling.push(promise),
             Command::Shutdown { grace, promise } => self.begin_close(grace, promise),
         }
@@ -155,7 +158,7 @@ impl Engine {
 
     /// Whether a new post is claimed as it is stored. It is not if its pool has no memory for it, or if something has to
     /// be seen to before.
-    fn claims_along(&self, record: &Record) -> bool {
+    pub(super) fn claims_along(&self, record: &Record) -> bool {
         let is_free = |place: usize| {
             self.sites
                 .get(place)
@@ -310,6 +313,7 @@ impl Engine {
             self.release(slot);
         }
         self.refuse_queues(&Error::Closed);
+        self.refuse_series(&Error::Closed);
         for listing in self.listings.drain() {
             listing.refuse(&Error::Closed);
         }

@@ -10,6 +10,7 @@ use crate::reply::Promise;
 
 use super::message::SchedulePromise;
 use super::queues::{Enqueued, Step};
+use super::series;
 
 /// What follows when a change is durable.
 #[derive(Debug)]
@@ -23,6 +24,10 @@ pub enum Then {
     Queue(Box<Step>),
     /// So it is, and new posts are in it.
     Enqueued(Box<(Step, Enqueued)>),
+    /// A series is as it was to become.
+    Series(Box<series::Step>),
+    /// So it is, and these occurrences are planned.
+    Occurrences(Box<(series::Step, Vec<Planned>)>),
     Claimed {
         slot: u32,
     },

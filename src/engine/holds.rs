@@ -49,7 +49,7 @@ impl Engine {
             }
             return;
         }
-        if self.remember_queue(key, value) {
+        if self.remember_queue(key, value) || self.remember_series(key, value) {
             return;
         }
         let Some((what, pool, profile)) = read_key(key) else { return };

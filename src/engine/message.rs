@@ -12,13 +12,14 @@ use crate::gate::Turned;
 use crate::id::{PoolId, PostId, Seq};
 use crate::post::{
     Body, BroadcastError, Change, Cursor, Delivery, Ending, Event, Found, Outcome, Page, PostRef, Prepared,
-    QueueStatus, Resolution, Shelf, Status, Verdict,
+    QueueStatus, Resolution, SeriesStatus, Shelf, Status, Verdict,
 };
 use crate::quota::{RateLimit, Scope};
 use crate::reply::Promise;
 use crate::time::Timestamp;
 
 use super::queues::QueueWish;
+use super::series::SeriesWish;
 
 /// A post that has been checked: what is left to do is to give it a number and store it.
 #[derive(Clone, Debug)]
@@ -111,6 +112,20 @@ pub enum Command {
         profile: String,
         promise: Promise<Option<QueueStatus>>,
     },
+    /// Something is to be done to a series.
+    Series {
+        key: String,
+        wish: SeriesWish,
+    },
+    /// What is known of a series.
+    ShowSeries {
+        key: String,
+        promise: Promise<Option<SeriesStatus>>,
+    },
+    /// The keys of all series.
+    AllSeries {
+        promise: Promise<Vec<String>>,
+    },
     Settle {
         promise: Promise<()>,
     },
@@ -133,6 +148,9 @@ impl Command {
             Self::IsPaused { promise, .. } => promise.fulfil(Err(error)),
             Self::Queue { wish, .. } => wish.refuse(error),
             Self::ShowQueue { promise, .. } => promise.fulfil(Err(error)),
+            Self::Series { wish, .. } => wish.refuse(error),
+            Self::ShowSeries { promise, .. } => promise.fulfil(Err(error)),
+            Self::AllSeries { promise } => promise.fulfil(Err(error)),
             Self::Change { promise, .. }
             | Self::Pause { promise, .. }
             | Self::Hold { promise, .. }

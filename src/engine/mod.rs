@@ -21,6 +21,7 @@ mod order;
 mod plan;
 mod prepare;
 mod queues;
+mod series;
 mod settle;
 mod shelves;
 mod site;
@@ -33,7 +34,7 @@ mod race_tests;
 #[cfg(test)]
 mod tests;
 
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -57,6 +58,7 @@ use lifecycle::{Happening, Phase};
 pub use message::{Answer, Attempt, Command, Effect, NewPost, Report, Request, SchedulePromise, Sought, Weight, Wish};
 pub use plan::{plan, plan_due};
 pub use queues::QueueWish;
+pub use series::SeriesWish;
 use shelves::Listing;
 use site::{Hold, Site};
 
@@ -163,6 +165,7 @@ pub struct Engine {
     wheel: Wheel<u32>,
     /// What there is of each pool, by its place.
     sites: Vec<Site>,
+    series: BTreeMap<Box<str>, series::Managed>,
     /// What else has to be looked at, and when.
     agenda: BTreeSet<(Timestamp, Item)>,
     /// Posts, by slot and number, that are to be looked at anew.
@@ -199,6 +202,8 @@ pub struct Engine {
 enum Item {
     /// The queue of a profile, by the place of its pool.
     Queue(usize, Box<str>),
+    /// The series of this key.
+    Series(Box<str>),
 }
 
 /// When housekeeping is due.
@@ -228,6 +233,7 @@ impl Engine {
             by_seq: SeqMap::default(),
             wheel: Wheel::new(tick(now.wall)),
             sites: settings.pools.iter().map(|pool| Site::new(pool, settings.last_commit_at)).collect(),
+            series: BTreeMap::new(),
             agenda: BTreeSet::new(),
             woken: Vec::new(),
             commits: Commits::default(),
@@ -381,6 +387,7 @@ impl Engine {
             }
             match item {
                 Item::Queue(place, profile) => self.follow_queue(place, &profile),
+                Item::Series(key) => self.follow_series(&key),
             }
         }
     }
@@ -694,6 +701,11 @@ impl Engine {
                     let (unheard, _) = Promise::new();
                     std::mem::replace(promise, SchedulePromise::One(unheard)).fulfil(Err(error.clone()));
                 }
+                Then::Series(step) => {
+                    if let Some(promise) = step.promise.take() {
+                        promise.fulfil(Err(error.clone()));
+                    }
+                }
                 Then::Queue(step) => {
                     if let Some(promise) = step.promise.take() {
                         promise.fulfil(Err(error.clone()));
@@ -714,7 +726,11 @@ impl Engine {
                         promise.fulfil(Err(error.clone()));
                     }
                 }
-                Then::Moved { .. } | Then::Claimed { .. } | Then::Shelved { .. } | Then::Released { .. } => {}
+                Then::Moved { .. }
+                | Then::Claimed { .. }
+                | Then::Occurrences(_)
+                | Then::Shelved { .. }
+                | Then::Released { .. } => {}
             }
         }
     }
@@ -740,6 +756,7 @@ impl Engine {
             listing.refuse(&told);
         }
         self.refuse_queues(&told);
+        self.refuse_series(&told);
         let holds = self.sites.iter_mut().flat_map(|site| site.held.values_mut());
         for promise in holds.flat_map(Hold::take_promises) {
             promise.fulfil(Err(told.clone()));

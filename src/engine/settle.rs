@@ -277,6 +277,11 @@ impl Engine {
                     Some(verdict) => self.enqueued(enqueued.0, enqueued.1, verdict),
                     None => return self.fail(StoreError::Poisoned),
                 },
+                Then::Series(step) => self.series_stored(*step),
+                Then::Occurrences(step) => match verdicts.next() {
+                    Some(verdict) => self.occurrences_stored(step.0, step.1, verdict),
+                    None => return self.fail(StoreError::Poisoned),
+                },
                 Then::Claimed { slot } => {
                     if self.step(slot, Happening::ClaimStored) {
                         self.proceed(slot);
@@ -298,7 +303,7 @@ impl Engine {
         }
     }
 
-    fn scheduled(
+    pub(super) fn scheduled(
         &mut self,
         posts: Vec<Planned>,
         mut known: Vec<(usize, Seq)>,

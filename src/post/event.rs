@@ -47,6 +47,11 @@ pub enum Event {
         /// The slot of the last one.
         last: DateTime<Utc>,
     },
+    /// A series has come to its end, or the host has ended it.
+    SeriesEnded {
+        /// Its key.
+        key: String,
+    },
     /// A post was given another due; one that waited in a queue, its slot.
     Rescheduled {
         /// Which.

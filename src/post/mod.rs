@@ -8,6 +8,7 @@ mod event;
 mod notes;
 mod outcome;
 mod queued;
+mod series;
 mod shelf;
 mod status;
 
@@ -21,6 +22,7 @@ pub use notes::{Noted, Notes, Ready};
 pub use outcome::{BroadcastError, Ending, Outcome, Receipt, Step, Terms};
 pub(crate) use outcome::{Failure, cut};
 pub use queued::{QueueStatus, QueuedPost};
+pub use series::{Misfire, SeriesStatus};
 pub use shelf::Shelf;
 pub(crate) use status::Name;
 pub use status::{PostRef, Status};

@@ -3,6 +3,7 @@
 mod builder;
 mod events;
 mod queue;
+mod series;
 
 use std::fmt;
 use std::sync::Arc;
@@ -17,6 +18,7 @@ pub use builder::Builder;
 pub(crate) use builder::Loops;
 pub use events::Events;
 pub use queue::Queue;
+pub use series::Series;
 
 use crate::clock::Clock;
 use crate::engine::{Command, NewPost, SchedulePromise, Weight, Wish, plan, plan_due};
