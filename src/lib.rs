@@ -164,6 +164,9 @@ pub use post::{
 pub use quota::{RateLimit, Scope};
 pub use reply::Reply;
 pub use retry::RetryPolicy;
-pub use schedule::{Disambiguation, LocalTime, PostingSlots, Schedule, ScheduleError, SlotsBuilder, zone};
+pub use schedule::{
+    Cron, Disambiguation, Frequency, LocalTime, NthDay, PostingSlots, Recurrence, RecurrenceRule, Schedule,
+    ScheduleError, SlotsBuilder, Until, zone,
+};
 pub use scheduler::{Builder, Events, Queue, Scheduler, Series};
 pub use store::{MemoryStore, SledStore, Store};

@@ -1,16 +1,15 @@
 //! The calendar: rules that yield the dues of posts. Pure.
 //!
-//! Rules are sets of local times ([`wall::LocalTimes`]); a [`wall::Wall`] makes instants of them. Inside, times are whole
+//! Rules are sets of local times ([`wall::Times`]); a [`wall::Wall`] makes instants of them. Inside, times are whole
 //! seconds ([`civil`]); `chrono` is spoken at the edge.
 
-// Dates are taken apart by recurrences.
-#[allow(dead_code)]
 mod civil;
+mod cron;
 mod error;
 mod local;
+mod recurrence;
 mod slots;
 mod text;
-#[allow(dead_code)]
 mod wall;
 mod zone;
 
@@ -22,8 +21,10 @@ use std::str::FromStr;
 
 use chrono::{DateTime, SecondsFormat, Utc};
 
+pub use self::cron::Cron;
 pub use self::error::ScheduleError;
 pub use self::local::{Disambiguation, LocalTime};
+pub use self::recurrence::{Frequency, NthDay, Recurrence, RecurrenceRule, Until};
 pub use self::slots::{PostingSlots, SlotsBuilder};
 pub use self::zone::zone;
 
@@ -52,6 +53,10 @@ pub enum Schedule {
     Local(LocalTime),
     /// Weekly local times.
     Slots(PostingSlots),
+    /// A rule of RFC 5545.
+    Recurrence(Recurrence),
+    /// A cron expression.
+    Cron(Cron),
 }
 
 impl Schedule {
@@ -62,6 +67,8 @@ impl Schedule {
             Self::Once(at) => Some(*at).filter(|at| *at > instant),
             Self::Local(local) => local.instant().ok().filter(|at| *at > instant),
             Self::Slots(slots) => slots.next_after(instant),
+            Self::Recurrence(recurrence) => recurrence.next_after(instant),
+            Self::Cron(cron) => cron.next_after(instant),
         }
     }
 
@@ -71,6 +78,8 @@ impl Schedule {
             Self::Once(at) => Some(*at).filter(|at| *at < instant),
             Self::Local(local) => local.instant().ok().filter(|at| *at < instant),
             Self::Slots(slots) => slots.previous_before(instant),
+            Self::Recurrence(recurrence) => recurrence.previous_before(instant),
+            Self::Cron(cron) => cron.previous_before(instant),
         }
     }
 
@@ -98,12 +107,26 @@ impl From<PostingSlots> for Schedule {
     }
 }
 
+impl From<Recurrence> for Schedule {
+    fn from(recurrence: Recurrence) -> Self {
+        Self::Recurrence(recurrence)
+    }
+}
+
+impl From<Cron> for Schedule {
+    fn from(cron: Cron) -> Self {
+        Self::Cron(cron)
+    }
+}
+
 impl fmt::Display for Schedule {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Once(at) => write!(f, "once {}", at.to_rfc3339_opts(SecondsFormat::AutoSi, true)),
             Self::Local(local) => local.fmt(f),
             Self::Slots(slots) => slots.fmt(f),
+            Self::Recurrence(recurrence) => recurrence.fmt(f),
+            Self::Cron(cron) => cron.fmt(f),
         }
     }
 }
@@ -113,7 +136,7 @@ impl FromStr for Schedule {
 
     fn from_str(text: &str) -> Result<Self, ScheduleError> {
         let source = Source { what: "a schedule", text };
-        let expected = "once, local or slots";
+        let expected = "once, local, slots, rrule or cron";
         let (word, rest) = source.word(text, expected)?;
         match word.to_ascii_lowercase().as_str() {
             "once" => {
@@ -127,6 +150,8 @@ impl FromStr for Schedule {
             }
             "local" => text.parse().map(Self::Local),
             "slots" => text.parse().map(Self::Slots),
+            "rrule" => text.parse().map(Self::Recurrence),
+            "cron" => text.parse().map(Self::Cron),
             _ => Err(source.error(word, format!("{expected} is expected"))),
         }
     }

@@ -12,7 +12,7 @@ use super::civil::{
 use super::error::ScheduleError;
 use super::local::Disambiguation;
 use super::text::{Clock, Local, Source};
-use super::wall::{LocalTimes, Wall};
+use super::wall::{Instants, Times};
 use super::zone::zone;
 
 const WEEK: i64 = 7 * DAY;
@@ -141,12 +141,12 @@ impl PostingSlots {
 
     /// The first slot after this instant, if there is one: only extra slots come to an end before the year 9999.
     pub fn next_after(&self, instant: DateTime<Utc>) -> Option<DateTime<Utc>> {
-        self.wall().first(self, second_after(instant)).map(instant_of)
+        self.instants().first(second_after(instant)).map(instant_of)
     }
 
     /// The last slot before this instant, back to 1970.
     pub fn previous_before(&self, instant: DateTime<Utc>) -> Option<DateTime<Utc>> {
-        self.wall().last(self, second_before(instant)).map(instant_of)
+        self.instants().last(second_before(instant)).map(instant_of)
     }
 
     /// All slots after this instant, in order. Each costs the same, however far away.
@@ -154,8 +154,8 @@ impl PostingSlots {
         std::iter::successors(self.next_after(instant), |last| self.next_after(*last))
     }
 
-    fn wall(&self) -> Wall {
-        self.disambiguation.wall(self.zone)
+    fn instants(&self) -> Instants<'_, Self> {
+        self.disambiguation.wall(self.zone).instants(self)
     }
 
     /// The first weekly slot from this local time on.
@@ -176,7 +176,7 @@ impl PostingSlots {
     }
 }
 
-impl LocalTimes for PostingSlots {
+impl Times for PostingSlots {
     fn first(&self, from: i64) -> Option<i64> {
         let extra = self.extra.get(self.extra.partition_point(|extra| *extra < from)).copied();
         match (self.first_weekly(from), extra) {

@@ -1,6 +1,6 @@
 //! The promises of schedules, by name. Days on which clocks change are real ones.
 
-use chrono::{DateTime, NaiveDate, NaiveDateTime, NaiveTime, TimeDelta, Utc, Weekday};
+use chrono::{DateTime, Datelike, NaiveDate, NaiveDateTime, NaiveTime, TimeDelta, Timelike, Utc, Weekday};
 use chrono_tz::Tz;
 use proptest::prelude::*;
 
@@ -188,6 +188,69 @@ fn a_text_that_cannot_be_read_says_where_and_what_was_expected() {
     assert!("slots Europe/Berln Mon 8:00".parse::<Schedule>().unwrap_err().to_string().contains("Europe/Berlin"));
 }
 
+#[test]
+fn cron_comes_on_days_that_fulfil_one_or_the_other_unless_one_is_a_star() {
+    let cron = |fields: &str, count| next(&format!("cron UTC {fields}"), "2026-01-01T00:00:00Z", count).join(" ");
+    // The 13th, and Fridays.
+    assert_eq!(cron("0 8 13 * 5", 4), "01-02T08:00Z 01-09T08:00Z 01-13T08:00Z 01-16T08:00Z");
+    assert_eq!(cron("0 8 * * FRI", 2), "01-02T08:00Z 01-09T08:00Z");
+    assert_eq!(cron("0 8 13 * *", 2), "01-13T08:00Z 02-13T08:00Z");
+    // Mondays with an odd number.
+    assert_eq!(cron("0 8 */2 * Mon", 3), "01-05T08:00Z 01-19T08:00Z 02-09T08:00Z");
+    assert_eq!(cron("0 0 * * 7", 2), cron("@weekly", 2));
+    assert_eq!(cron("5-59/25 */12 1 jan-mar/2 *", 4), "01-01T00:05Z 01-01T00:30Z 01-01T00:55Z 01-01T12:05Z");
+}
+
+#[test]
+fn cron_at_fixed_times_comes_once_when_the_clocks_change_and_every_hour_is_every_hour() {
+    let berlin = |fields: &str, after, count| next(&format!("cron Europe/Berlin {fields}"), after, count).join(" ");
+    assert_eq!(berlin("30 2 * * *", "2026-03-28T12:00:00Z", 2), "03-29T01:30Z 03-30T00:30Z");
+    assert_eq!(berlin("30 2 * * *", "2026-10-24T12:00:00Z", 2), "10-25T00:30Z 10-26T01:30Z");
+    assert_eq!(berlin("30 * * * *", "2026-03-29T00:00:00Z", 2), "03-29T00:30Z 03-29T01:30Z");
+    assert_eq!(berlin("30 * * * *", "2026-10-24T23:00:00Z", 4), "10-24T23:30Z 10-25T00:30Z 10-25T01:30Z 10-25T02:30Z");
+    assert_eq!(berlin("0 */2 * * *", "2026-10-24T23:00:00Z", 3), "10-25T00:00Z 10-25T01:00Z 10-25T03:00Z");
+    // The hours that Samoa left out are left out.
+    assert_eq!(
+        next("cron Pacific/Apia 0 * * * *", "2011-12-30T08:30:00Z", 3).join(" "),
+        "12-30T09:00Z 12-30T10:00Z 12-30T11:00Z"
+    );
+    // Half an hour twice on Lord Howe.
+    assert_eq!(
+        next("cron Australia/Lord_Howe */30 * * * *", "2026-04-04T14:15:00Z", 3).join(" "),
+        "04-04T14:30Z 04-04T15:00Z 04-04T15:30Z"
+    );
+}
+
+#[test]
+fn a_cron_expression_that_is_wrong_says_where() {
+    for (text, at, expected) in [
+        ("", 0, "minute is missing"),
+        ("0 8 * *", 7, "day of week is missing"),
+        ("0 8 * * * *", 10, "nothing more"),
+        ("60 8 * * *", 0, "a minute from 0 to 59"),
+        ("0 8 0 * *", 4, "a day of month from 1 to 31"),
+        ("0 8 * * 1,8", 10, "a day of week from 0 to 7"),
+        ("0 18-8 * * *", 2, "a range of the hour must ascend"),
+        ("*/0 8 * * *", 0, "a step of the minute"),
+        ("5/10 8 * * *", 0, "a step needs a range"),
+        ("@reboot", 0, "@hourly"),
+        ("0 8 ? * 1", 4, "a day of month"),
+        ("0 +8 * * 1", 2, "an hour"),
+    ] {
+        match Cron::new(text, Tz::UTC) {
+            Err(ScheduleError::Text { at: found, expected: said, .. }) => {
+                assert_eq!(found, at, "{text}: {said}");
+                assert!(said.replace("a hour", "an hour").starts_with(expected), "{text}: {said}");
+            }
+            other => panic!("{text}: {other:?}"),
+        }
+    }
+    for never in ["0 0 30 2 *", "0 0 31 2,4,6,9,11 *"] {
+        assert!(matches!(Cron::new(never, Tz::UTC), Err(ScheduleError::NeverFires { .. })), "{never}");
+    }
+    assert!(Cron::new("0 0 29 2 *", Tz::UTC).is_ok());
+}
+
 fn any_zone() -> impl Strategy<Value = Tz> {
     let zones = chrono_tz::TZ_VARIANTS.to_vec();
     let odd = vec![chrono_tz::Europe::Berlin, chrono_tz::Australia::Lord_Howe, chrono_tz::Antarctica::Troll];
@@ -222,13 +285,34 @@ prop_compose! {
     }
 }
 
+fn any_cron() -> impl Strategy<Value = String> {
+    let field = |min: u32, max: u32| {
+        let range = (min..=max, min..=max).prop_map(|(a, b)| format!("{}-{}", a.min(b), a.max(b)));
+        let item = prop_oneof![
+            (min..=max).prop_map(|value| value.to_string()),
+            range.clone(),
+            (range, 1..=max).prop_map(|(range, step)| format!("{range}/{step}")),
+            (1..=max).prop_map(|step| format!("*/{step}")),
+        ];
+        prop_oneof![2 => Just("*".to_owned()), 3 => prop::collection::vec(item, 1..4).prop_map(|items| items.join(","))]
+    };
+    let fields = (field(0, 59), field(0, 23), field(1, 31), field(1, 12), field(0, 7));
+    fields.prop_map(|(minute, hour, day, month, weekday)| format!("{minute} {hour} {day} {month} {weekday}"))
+}
+
 fn any_schedule() -> impl Strategy<Value = Schedule> {
     let once =
         (0..LAST, 0u32..1_000_000_000).prop_map(|(at, nanos)| DateTime::from_timestamp(at, nanos).unwrap().into());
     let local = (0..LAST, any_zone(), any_disambiguation()).prop_map(|(at, zone, disambiguation)| {
         LocalTime::new(instant_of(at).naive_utc(), zone).disambiguation(disambiguation).into()
     });
-    prop_oneof![once, local, any_slots().prop_map(Schedule::from)]
+    let recurrence = (crate::schedule::recurrence::any_rule(), 0..LAST, any_zone())
+        .prop_filter_map("never", |(rule, start, zone)| {
+            Recurrence::new(rule, instant_of(start).naive_utc(), zone).ok().map(Schedule::from)
+        });
+    let cron = (any_cron(), any_zone())
+        .prop_filter_map("never", |(text, zone)| Cron::new(&text, zone).ok().map(Schedule::from));
+    prop_oneof![once, local, any_slots().prop_map(Schedule::from), recurrence, cron]
 }
 
 proptest! {
@@ -243,6 +327,32 @@ proptest! {
         if let Ok(schedule) = text.parse::<Schedule>() {
             prop_assert_eq!(schedule.to_string().parse::<Schedule>(), Ok(schedule));
         }
+    }
+
+    #[test]
+    fn cron_comes_in_every_minute_that_fits_and_in_no_other(text in any_cron(), from in 0i64..4_000_000_000) {
+        let Ok(cron) = Cron::new(&text, Tz::UTC) else { return Ok(()) };
+        let from = instant_of(from / 60 * 60);
+        let end = from + TimeDelta::days(3);
+        let found: Vec<_> = cron.after(from).take_while(|at| *at <= end).collect();
+        let fields: Vec<&str> = text.split(' ').collect();
+        let fits = |field: usize, value: u32, min: u32, max: u32| fields[field].split(',').any(|item| {
+            let (range, step) = item.split_once('/').unwrap_or((item, "1"));
+            let (low, high) = if range == "*" { (min, max) } else {
+                let (low, high) = range.split_once('-').unwrap_or((range, range));
+                (low.parse().unwrap(), high.parse().unwrap())
+            };
+            (low..=high).contains(&value) && (value - low).is_multiple_of(step.parse().unwrap())
+        });
+        let star = |field: usize| fields[field].starts_with('*') && !fields[field].contains(',');
+        let minutes = (1..=3 * 1_440).map(|minute| from + TimeDelta::minutes(minute)).filter(|at| {
+            let of_week = at.weekday().num_days_from_sunday();
+            let of_week = fits(4, of_week, 0, 7) || (of_week == 0 && fits(4, 7, 0, 7));
+            let of_month = fits(2, at.day(), 1, 31);
+            let day = if star(2) || star(4) { of_month && of_week } else { of_month || of_week };
+            day && fits(0, at.minute(), 0, 59) && fits(1, at.hour(), 0, 23) && fits(3, at.month(), 1, 12)
+        });
+        prop_assert_eq!(found, minutes.collect::<Vec<_>>(), "{}", text);
     }
 
     #[test]

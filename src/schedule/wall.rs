@@ -9,8 +9,8 @@ use chrono_tz::Tz;
 use super::civil::{DAY, FIRST, LAST};
 use super::zone::{FAR_AWAY, LONG_AGO, Span, span_of, spans};
 
-/// A set of local times, in whole seconds.
-pub trait LocalTimes {
+/// A set of times in whole seconds: local ones, or instants.
+pub trait Times {
     /// The first of them that is not before `from`.
     fn first(&self, from: i64) -> Option<i64>;
 
@@ -76,17 +76,24 @@ struct Piece {
     offset: i64,
 }
 
-impl Wall {
-    /// The first instant of these local times that is not before `from`. Seconds.
-    pub fn first(&self, times: &impl LocalTimes, from: i64) -> Option<i64> {
-        let spans = spans(self.zone);
+/// The instants of local times.
+#[derive(Clone, Copy, Debug)]
+pub struct Instants<'a, T> {
+    wall: Wall,
+    times: &'a T,
+}
+
+impl<T: Times> Times for Instants<'_, T> {
+    fn first(&self, from: i64) -> Option<i64> {
+        let Self { wall, times } = self;
+        let spans = spans(wall.zone);
         let from = from.max(FIRST);
         // No local time from the one to before the other: what has been asked is not asked again.
         let mut free = (0, 0);
         for place in span_of(spans, from)..spans.len() {
             let earliest = from.max(spans[place].begin);
             let mut best: Option<i64> = None;
-            for piece in self.pieces(spans, place).into_iter().flatten() {
+            for piece in wall.pieces(spans, place).into_iter().flatten() {
                 let asked = piece.from.max(earliest + piece.offset);
                 if asked >= piece.until || (free.0 <= asked && piece.until <= free.1) {
                     continue;
@@ -104,35 +111,12 @@ impl Wall {
         }
         None
     }
+}
 
-    /// The last instant of these local times that is not after `until`. Seconds.
-    pub fn last(&self, times: &impl LocalTimes, until: i64) -> Option<i64> {
-        let spans = spans(self.zone);
-        let until = until.min(LAST);
-        if until < FIRST {
-            return None;
-        }
-        let mut free = (0, 0);
-        for place in (0..=span_of(spans, until)).rev() {
-            let latest = until.min(end(spans, place) - 1);
-            let mut best: Option<i64> = None;
-            for piece in self.pieces(spans, place).into_iter().flatten() {
-                let asked = (piece.until - 1).min(latest + piece.offset);
-                if asked < piece.from || (free.0 < piece.from && asked <= free.1) {
-                    continue;
-                }
-                let found = times.last(asked).unwrap_or(i64::MIN);
-                free = (found, asked);
-                if found >= piece.from {
-                    let at = found - piece.offset;
-                    best = Some(best.map_or(at, |best| best.max(at)));
-                }
-            }
-            if best.is_some() {
-                return best.filter(|at| *at >= FIRST);
-            }
-        }
-        None
+impl Wall {
+    /// The instants of these local times: years 1970 to 9999, each once, in order.
+    pub fn instants<T: Times>(self, times: &T) -> Instants<'_, T> {
+        Instants { wall: self, times }
     }
 
     /// Which local times make up the instants of this span.
@@ -172,7 +156,7 @@ mod tests {
     use proptest::prelude::*;
     use std::collections::BTreeSet;
 
-    impl LocalTimes for BTreeSet<i64> {
+    impl Times for BTreeSet<i64> {
         fn first(&self, from: i64) -> Option<i64> {
             self.range(from..).next().copied()
         }
@@ -230,12 +214,12 @@ mod tests {
             let wall = Wall { zone, gap, fold };
             let book = by_the_book(wall, &times);
             let mut on = vec![];
-            while let Some(next) = wall.first(&times, on.last().map_or(i64::MIN / 2, |last| last + 1)) {
+            while let Some(next) = wall.instants(&times).first(on.last().map_or(i64::MIN / 2, |last| last + 1)) {
                 on.push(next);
             }
             prop_assert_eq!(&on, &book);
             let mut back = vec![];
-            while let Some(next) = wall.last(&times, back.last().map_or(i64::MAX / 2, |last| last - 1)) {
+            while let Some(next) = wall.instants(&times).last(back.last().map_or(i64::MAX / 2, |last| last - 1)) {
                 back.push(next);
             }
             back.reverse();
