@@ -8,6 +8,7 @@ use std::time::Duration;
 use chrono::{DateTime, Utc};
 
 use crate::id::PostId;
+use crate::schedule::ScheduleError;
 
 /// Short for a result whose error is [`Error`].
 pub type Result<T, E = Error> = std::result::Result<T, E>;
@@ -154,6 +155,21 @@ pub enum Error {
         key: String,
         /// What does not fit, and what would.
         what: &'static str,
+    },
+    /// A local time, or another rule of the calendar, cannot be kept.
+    #[error(transparent)]
+    Schedule(#[from] ScheduleError),
+    /// The campaign was cancelled: it takes no more posts.
+    #[error("the campaign {name:?} was cancelled and takes no more posts: begin one with another name")]
+    CampaignCancelled {
+        /// Its name.
+        name: String,
+    },
+    /// There is no campaign of this name.
+    #[error("there is no campaign {name:?}: it got no posts, or ended longer ago than the retention")]
+    NoCampaign {
+        /// The name.
+        name: String,
     },
     /// Too many posts, or too many bytes, in one call.
     #[error(

@@ -158,8 +158,8 @@ pub use gate::{Account, Breaker};
 pub use id::{ParseIdError, PostId, State};
 pub use pool::{Broadcaster, Pool, PrepareAhead};
 pub use post::{
-    BroadcastError, Delivery, Event, Guarantee, Misfire, Outcome, Post, PostRef, Prepared, Priority, QueueStatus,
-    QueuedPost, Receipt, Reconciled, Resolution, SeriesStatus, Status,
+    BroadcastError, CampaignStatus, Delivery, Event, Guarantee, Misfire, Outcome, Post, PostRef, Prepared, Priority,
+    QueueStatus, QueuedPost, Receipt, Reconciled, Resolution, SeriesStatus, Status,
 };
 pub use quota::{RateLimit, Scope};
 pub use reply::Reply;
@@ -168,5 +168,5 @@ pub use schedule::{
     Cron, Disambiguation, Frequency, LocalTime, NthDay, PostingSlots, Recurrence, RecurrenceRule, Schedule,
     ScheduleError, SlotsBuilder, Until, zone,
 };
-pub use scheduler::{Builder, Events, Queue, Scheduler, Series};
+pub use scheduler::{Builder, Campaign, Events, Queue, Scheduler, Series};
 pub use store::{MemoryStore, SledStore, Store};

@@ -125,11 +125,13 @@ impl Engine {
         let event = match wish {
             Wish::Cancel | Wish::Resolve(_) => return self.leave(slot, Outcome::Cancelled, None, Some(promise)),
             Wish::Reschedule(due) => {
+                to.body = to.body.without_local();
                 self.give_due(&mut to, due);
                 self.fix(&to, Some(due));
                 Event::Rescheduled { id, due: due.to_datetime() }
             }
             Wish::PublishNow => {
+                to.body = to.body.without_local();
                 let due = now.ceil_millis();
                 self.give_due(&mut to, due);
                 to.at = due;

@@ -6,6 +6,7 @@ use crate::post::{Called, Change, Doubt, Found, Name, Notes, Outcome, PostRef, R
 use crate::reply::Promise;
 use crate::time::Now;
 
+use super::campaigns;
 use super::changes::Mutation;
 use super::commits::{Planned, Then};
 use super::lifecycle::Phase;
@@ -38,6 +39,7 @@ pub enum Search {
 pub struct Unit {
     posts: Vec<NewPost>,
     known: Vec<(usize, Seq)>,
+    campaign: Option<Box<str>>,
     promise: SchedulePromise,
 }
 
@@ -69,7 +71,11 @@ impl Engine {
             };
         }
         match command {
-            Command::Schedule { posts, promise, .. } => self.schedule(Unit { posts, known: Vec::new(), promise }),
+            Command::Schedule { posts, campaign, promise, .. } => {
+                self.schedule(Unit { posts, known: Vec::new(), campaign, promise });
+            }
+            Command::ShowCampaign { name, promise } => promise.fulfil(Ok(self.show_campaign(&name))),
+            Command::CancelCampaign { name, promise } => self.cancel_campaign(&name, promise),
             Command::Change { post, wish, promise } => self.seek_mutation(post, wish, promise),
             Command::Get { post, promise } => self.get(post, promise),
             Command::Outcome { post, promise } => self.await_outcome(post, promise),
@@ -111,7 +117,10 @@ impl Engine {
             let key = unit.posts.get(index).and_then(|post| post.body.key()).unwrap_or_default().to_owned();
             return self.search(PostRef::from(key), Search::Schedule { unit, index });
         }
-        let Unit { posts, known, promise } = unit;
+        let Unit { posts, known, campaign, promise } = unit;
+        if let Some(name) = campaign.as_deref().filter(|name| self.is_cancelled(name)) {
+            return promise.fulfil(Err(Error::CampaignCancelled { name: name.to_owned() }));
+        }
         let mut bytes = 0;
         let mut planned = Vec::with_capacity(posts.len());
         for (index, NewPost { pool, due, body, .. }) in posts.into_iter().enumerate() {
@@ -131,10 +140,39 @@ impl Engine {
         }
         let claims = planned.iter().filter(|post| post.claimed);
         let claims: Vec<Change> = claims.map(|post| Change::Claim { home: post.record.home(), attempt: 1 }).collect();
-        let records = planned.iter().map(|post| post.record.clone()).collect();
+        let records: Vec<Record> = planned.iter().map(|post| post.record.clone()).collect();
         let fixed: Vec<Change> = planned.iter().filter_map(|post| self.fixed_note(&post.record)).collect();
-        let changes = fixed.into_iter().chain([Change::Schedule(records)]).chain(claims);
-        self.commits.add_new(changes, Then::Scheduled { posts: planned, known, promise }, bytes);
+        let schedule = match campaign.as_deref().and_then(|name| campaigns::unit_note(name, &records)) {
+            Some(note) => Change::ScheduleNoted { records, notes: vec![note] },
+            None => Change::Schedule(records),
+        };
+        let changes = fixed.into_iter().chain([schedule]).chain(claims);
+        self.commits.add_new(changes, Then::Scheduled { posts: planned, known, campaign, promise }, bytes);
+    }
+
+    /// Some posts of a unit were scheduled before, and none has been kept: the others follow without them.
+    pub(super) fn schedule_rest(
+        &mut self,
+        posts: Vec<Planned>,
+        kept: &[Seq],
+        mut known: Vec<(usize, Seq)>,
+        campaign: Option<Box<str>>,
+        promise: SchedulePromise,
+    ) {
+        let count = posts.len() + known.len();
+        let fresh: Vec<usize> = (0..count).filter(|index| !known.iter().any(|(at, _)| at == index)).collect();
+        let repeats = fresh.iter().zip(&posts).zip(kept).filter(|((_, post), kept)| post.record.seq != **kept);
+        known.extend(repeats.map(|((index, _), kept)| (*index, *kept)));
+        // What is known is left out, whatever stands in its place.
+        let mut unit: Vec<Option<NewPost>> = vec![None; count];
+        for (index, Planned { record, .. }) in fresh.into_iter().zip(posts) {
+            if let (Some(place), Some(post)) = (self.places.get(record.pool), unit.get_mut(index)) {
+                *post = Some(NewPost { pool: place, due: record.due, body: record.body, late: None });
+            }
+        }
+        let Some(any) = unit.iter().flatten().next().cloned() else { return promise.fulfil(Err(Error::Closed)) };
+        let unit = unit.into_iter().map(|post| post.unwrap_or_else(|| any.clone())).collect();
+        self.schedule(Unit { posts: unit, known, campaign, promise });
     }
 
     /// The store has looked for the key of a post whose due is long past.
@@ -282,6 +320,10 @@ impl Engine {
     }
 
     fn status_with(&self, mut record: Record, state: State, outcome: Option<Outcome>) -> Status {
+        let (mut state, mut outcome) = (state, outcome);
+        if state == State::Scheduled && self.is_called_off(&record) {
+            (state, outcome) = (State::Cancelled, Some(Outcome::Cancelled));
+        }
         if state == State::Queued {
             record.due = self.queued_due(&record).unwrap_or(record.due);
         }

@@ -8,6 +8,7 @@ use crate::limits;
 use crate::post::{Change, Event, Outcome, Receipt, Record, Shelf};
 use crate::reply::Promise;
 
+use super::campaigns::{Tallies, Tally};
 use super::message::SchedulePromise;
 use super::queues::{Enqueued, Step};
 use super::series;
@@ -18,6 +19,7 @@ pub enum Then {
     Scheduled {
         posts: Vec<Planned>,
         known: Vec<(usize, Seq)>,
+        campaign: Option<Box<str>>,
         promise: SchedulePromise,
     },
     /// A queue is as it was to become.
@@ -98,6 +100,8 @@ pub enum Why {
 struct Batch {
     changes: Vec<Change>,
     then: Vec<Then>,
+    /// Posts of campaigns that come to an end with it.
+    tallies: Tallies,
     bytes: usize,
 }
 
@@ -112,7 +116,7 @@ impl Batch {
             // Behind one that is full comes another one that will be.
             let (changes, then) = line.back().map_or((0, 0), |full| (full.changes.len(), full.then.len()));
             let (changes, then) = (Vec::with_capacity(changes), Vec::with_capacity(then));
-            line.push_back(Self { changes, then, bytes: 0 });
+            line.push_back(Self { changes, then, ..Self::default() });
         }
         let last = line.len() - 1;
         &mut line[last]
@@ -160,6 +164,12 @@ impl Commits {
         Batch::last(&mut self.changes, self.is_unit).add([change], then, bytes);
     }
 
+    /// With the change that was added last a post of this campaign ends, or goes on.
+    pub fn tally(&mut self, campaign: &str, count: impl FnOnce(&mut Tally)) {
+        let batch = Batch::last(&mut self.changes, true);
+        count(batch.tallies.entry(campaign.into()).or_default());
+    }
+
     /// Changes from now on go into one commit.
     pub fn begin_unit(&mut self) {
         Batch::last(&mut self.changes, false);
@@ -177,13 +187,13 @@ impl Commits {
     }
 
     /// The next commit to hand to the store, if it has not got enough to do.
-    pub fn send(&mut self, now: Duration) -> Option<Vec<Change>> {
+    pub fn send(&mut self, now: Duration) -> Option<(Vec<Change>, Tallies)> {
         if self.sent.len() >= limits::COMMITS_IN_FLIGHT {
             return None;
         }
-        let Batch { changes, then, bytes } = self.next()?;
+        let Batch { changes, then, tallies, bytes } = self.next()?;
         self.sent.push_back(Sent { since: now, then, bytes });
-        Some(changes)
+        Some((changes, tallies))
     }
 
     /// Both lines in one commit if they are short, else the one whose turn it is.
@@ -255,7 +265,7 @@ mod tests {
         }
         let mut seen = Vec::new();
         while !commits.is_empty() {
-            while let Some(changes) = commits.send(Duration::ZERO) {
+            while let Some((changes, _)) = commits.send(Duration::ZERO) {
                 assert!(changes.len() <= limits::COMMIT_CHANGES);
                 seen.extend(changes);
             }

@@ -49,7 +49,11 @@ impl Engine {
             }
             return;
         }
-        if self.remember_queue(key, value) || self.remember_series(key, value) {
+        let is_taken = self.remember_queue(key, value)
+            || self.remember_series(key, value)
+            || self.remember_campaign(key, value)
+            || self.remember_zones(key, value);
+        if is_taken {
             return;
         }
         let Some((what, pool, profile)) = read_key(key) else { return };

@@ -11,8 +11,8 @@ use crate::error::{Error, Result, StoreError};
 use crate::gate::Turned;
 use crate::id::{PoolId, PostId, Seq};
 use crate::post::{
-    Body, BroadcastError, Change, Cursor, Delivery, Ending, Event, Found, Outcome, Page, PostRef, Prepared,
-    QueueStatus, Resolution, SeriesStatus, Shelf, Status, Verdict,
+    Body, BroadcastError, CampaignStatus, Change, Cursor, Delivery, Ending, Event, Found, Outcome, Page, PostRef,
+    Prepared, QueueStatus, Resolution, SeriesStatus, Shelf, Status, Verdict,
 };
 use crate::quota::{RateLimit, Scope};
 use crate::reply::Promise;
@@ -38,6 +38,8 @@ pub struct NewPost {
 pub enum Command {
     Schedule {
         posts: Vec<NewPost>,
+        /// The campaign that all of them belong to.
+        campaign: Option<Box<str>>,
         promise: SchedulePromise,
         _weight: Weight,
     },
@@ -126,6 +128,16 @@ pub enum Command {
     AllSeries {
         promise: Promise<Vec<String>>,
     },
+    /// How far a campaign has got.
+    ShowCampaign {
+        name: String,
+        promise: Promise<Option<CampaignStatus>>,
+    },
+    /// Whatever of a campaign has not been sent is not to be.
+    CancelCampaign {
+        name: String,
+        promise: Promise<()>,
+    },
     Settle {
         promise: Promise<()>,
     },
@@ -149,6 +161,8 @@ impl Command {
             Self::Queue { wish, .. } => wish.refuse(error),
             Self::ShowQueue { promise, .. } => promise.fulfil(Err(error)),
             Self::Series { wish, .. } => wish.refuse(error),
+            Self::ShowCampaign { promise, .. } => promise.fulfil(Err(error)),
+            Self::CancelCampaign { promise, .. } => promise.fulfil(Err(error)),
             Self::ShowSeries { promise, .. } => promise.fulfil(Err(error)),
             Self::AllSeries { promise } => promise.fulfil(Err(error)),
             Self::Change { promise, .. }

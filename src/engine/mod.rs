@@ -9,6 +9,7 @@
 //! outcome is durable. Whatever the engine wants to be durable is gathered in [`commits`]; what follows happens
 //! when the store has answered.
 
+mod campaigns;
 mod changes;
 mod commands;
 mod commits;
@@ -26,7 +27,10 @@ mod settle;
 mod shelves;
 mod site;
 mod window;
+mod zones;
 
+#[cfg(test)]
+mod calendar_tests;
 #[cfg(test)]
 mod delivery_tests;
 #[cfg(test)]
@@ -84,6 +88,8 @@ pub struct Settings {
     pub stall_after: Duration,
     /// How long finished posts are remembered.
     pub retention: Duration,
+    /// Which release of the zone data local times are derived by.
+    pub zones: &'static str,
     /// How long dead letters are kept.
     pub dead_letter_retention: Duration,
 }
@@ -166,6 +172,9 @@ pub struct Engine {
     /// What there is of each pool, by its place.
     sites: Vec<Site>,
     series: BTreeMap<Box<str>, series::Managed>,
+    campaigns: campaigns::Campaigns,
+    /// Pools whose local times are still to be derived again.
+    rezoning: usize,
     /// What else has to be looked at, and when.
     agenda: BTreeSet<(Timestamp, Item)>,
     /// Posts, by slot and number, that are to be looked at anew.
@@ -234,6 +243,8 @@ impl Engine {
             wheel: Wheel::new(tick(now.wall)),
             sites: settings.pools.iter().map(|pool| Site::new(pool, settings.last_commit_at)).collect(),
             series: BTreeMap::new(),
+            campaigns: campaigns::Campaigns::default(),
+            rezoning: 0,
             agenda: BTreeSet::new(),
             woken: Vec::new(),
             commits: Commits::default(),
@@ -257,10 +268,13 @@ impl Engine {
             closing: None,
             settings,
         };
+        let mut knows_zones = engine.settings.zones.is_empty();
         for (key, value) in std::mem::take(&mut engine.settings.remembered) {
+            knows_zones |= zones::is_key(&key);
             engine.remember(&key, &value);
         }
         engine.take_up_queues();
+        engine.check_zones(knows_zones);
         engine
     }
 
@@ -311,8 +325,9 @@ impl Engine {
             return Some(effect);
         }
         if self.failed.is_none()
-            && let Some(changes) = self.commits.send(self.now.machine)
+            && let Some((mut changes, tallies)) = self.commits.send(self.now.machine)
         {
+            changes.extend(self.campaigns.count(tallies));
             return Some(Effect::Ask(Request::Commit { now: self.now.wall, changes }));
         }
         self.settle_quiet();
@@ -407,6 +422,12 @@ impl Engine {
         let Some(post) = self.posts.get(slot as usize) else { return };
         if self.closing.is_some() {
             return self.release(slot);
+        }
+        if matches!(post.phase, Phase::Armed | Phase::Claimed)
+            && post.record.doubt == Doubt::None
+            && self.is_called_off(&post.record)
+        {
+            return self.leave(slot, Outcome::Cancelled, None, None);
         }
         match post.phase {
             Phase::Armed => self.arm(slot),

@@ -35,7 +35,11 @@ pub fn plan(post: &Post, pools: &[impl AsRef<str>], max_payload: usize, now: Tim
             return Err(Error::InvalidName { what, bytes, max: limits::NAME_BYTES });
         }
     }
-    let (due, late) = match post.due.map(|due| plan_due(due, post.or_now, now)) {
+    let due = match post.local {
+        Some(local) => Some(local.instant()?),
+        None => post.due,
+    };
+    let (due, late) = match due.map(|due| plan_due(due, post.or_now, now)) {
         Some(Ok(due)) => (due, None),
         // With a key it may be scheduled already: the store knows.
         Some(Err(late @ Error::DuePast { .. })) if post.key.is_some() => (now, Some(late)),

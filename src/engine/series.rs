@@ -363,7 +363,7 @@ impl Engine {
     pub(super) fn occurrences_stored(&mut self, step: Step, planned: Vec<Planned>, verdict: Verdict) {
         let is_stored = matches!(verdict, Verdict::Stored(_));
         let (unheard, _) = Promise::new();
-        self.scheduled(planned, Vec::new(), verdict, SchedulePromise::All(unheard));
+        self.scheduled(planned, Vec::new(), verdict, None, SchedulePromise::All(unheard));
         if is_stored {
             return self.series_stored(step);
         }

@@ -10,6 +10,7 @@ use crate::post::{Change, Delivery, Doubt, Ending, Event, Outcome, Receipt, Reco
 use crate::reply::Promise;
 use crate::time::{Now, Timestamp};
 
+use super::campaigns::Tally;
 use super::commands::Search;
 use super::commits::{Planned, Then, Why};
 use super::lifecycle::{Happening, Phase};
@@ -219,7 +220,13 @@ impl Engine {
             }
             let settle =
                 Change::Settle { home: post.record.home(), attempts: post.record.attempts, outcome: outcome.clone() };
-            self.commits.add(settle, Some(Then::Left { slot, outcome, lateness, promise }), 0);
+            let was_dead = post.record.home().shelf() == Some(Shelf::Dead);
+            let ends = |tally: &mut Tally| tally.end(&outcome, was_dead);
+            let then = Then::Left { slot, outcome: outcome.clone(), lateness, promise };
+            self.commits.add(settle, Some(then), 0);
+            if let Some(campaign) = post.record.body.campaign() {
+                self.commits.tally(campaign, ends);
+            }
         }
     }
 
@@ -239,6 +246,7 @@ impl Engine {
             Some(Then::Moved { slot, why }),
             bytes,
         );
+        self.tally_move(from, &to);
         self.replace(slot, to);
     }
 
@@ -268,8 +276,8 @@ impl Engine {
         let mut verdicts = verdicts.into_iter();
         for then in self.commits.received(now.machine) {
             match then {
-                Then::Scheduled { posts, known, promise } => match verdicts.next() {
-                    Some(verdict) => self.scheduled(posts, known, verdict, promise),
+                Then::Scheduled { posts, known, campaign, promise } => match verdicts.next() {
+                    Some(verdict) => self.scheduled(posts, known, verdict, campaign, promise),
                     None => return self.fail(StoreError::Poisoned),
                 },
                 Then::Queue(step) => self.queue_stored(*step),
@@ -308,6 +316,7 @@ impl Engine {
         posts: Vec<Planned>,
         mut known: Vec<(usize, Seq)>,
         verdict: Verdict,
+        campaign: Option<Box<str>>,
         promise: SchedulePromise,
     ) {
         let seqs = match verdict {
@@ -318,6 +327,12 @@ impl Engine {
             }
             Verdict::Refused(error) => return promise.fulfil(Err(Error::Store(error))),
         };
+        if let Some(name) = campaign {
+            if posts.iter().zip(&seqs).any(|(post, kept)| post.record.seq != *kept) {
+                return self.schedule_rest(posts, &seqs, known, Some(name), promise);
+            }
+            self.campaign_grew(&name, &posts);
+        }
         let mut ids: Vec<_> = seqs.iter().map(|seq| self.id(*seq)).collect();
         known.sort_unstable();
         for (index, seq) in known {

@@ -25,6 +25,8 @@ pub enum Listing {
     Requeue { place: usize, until: Timestamp, requeued: u64, promise: Promise<u64> },
     /// Profiles have got queues: which slots are taken is looked for.
     Count { place: usize, until: Timestamp },
+    /// The zone data is another one: dues that were said as local times are derived again.
+    Rezone { place: usize, until: Timestamp },
     /// They are old, and are given up.
     Bury { place: usize, until: Timestamp },
 }
@@ -34,7 +36,7 @@ impl Listing {
         match self {
             Self::Show { promise, .. } => promise.fulfil(Err(error.clone())),
             Self::Requeue { promise, .. } => promise.fulfil(Err(error.clone())),
-            Self::Release { .. } | Self::Count { .. } | Self::Bury { .. } => {}
+            Self::Release { .. } | Self::Count { .. } | Self::Rezone { .. } | Self::Bury { .. } => {}
         }
     }
 }
@@ -120,6 +122,13 @@ impl Engine {
                 }
                 self.count_page(place, posts, is_last);
             }
+            Listing::Rezone { place, until } => {
+                let is_last = through >= Cursor::through(until);
+                self.rezone_page(place, posts, is_last);
+                if !is_last {
+                    self.list(place, through, until, Listing::Rezone { place, until });
+                }
+            }
             Listing::Bury { place, until } => {
                 for Stored { record, .. } in posts {
                     let reason = record.notes.reason().unwrap_or_default().to_owned();
@@ -168,6 +177,7 @@ impl Engine {
         if self.now.mono < self.bury_at {
             return;
         }
+        self.forget_campaigns();
         self.bury_at = self.now.mono + 20 * TIDY_EVERY;
         let until = Shelf::Dead.place(self.now.wall.before(self.settings.dead_letter_retention), "");
         for place in 0..self.settings.pools.len() {

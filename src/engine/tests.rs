@@ -37,7 +37,17 @@ impl Rig {
     }
 
     /// A rig on a store that an earlier one has left.
-    pub fn on(mut store: MemoryStore, now: Now, change: impl FnOnce(&mut PoolSettings)) -> Self {
+    pub fn on(store: MemoryStore, now: Now, change: impl FnOnce(&mut PoolSettings)) -> Self {
+        Self::with_zones(store, now, "", change)
+    }
+
+    /// The same, with this release of the zone data.
+    pub fn with_zones(
+        mut store: MemoryStore,
+        now: Now,
+        zones: &'static str,
+        change: impl FnOnce(&mut PoolSettings),
+    ) -> Self {
         let id = store.pools(&["p".to_owned()]).unwrap()[0];
         let mut pool = PoolSettings {
             id,
@@ -64,6 +74,7 @@ impl Rig {
             memory: 1 << 20,
             stall_after: STALL,
             retention: Duration::from_secs(86_400),
+            zones,
             dead_letter_retention: Duration::from_secs(30 * 86_400),
         };
         let log = store.call_log();
@@ -139,7 +150,8 @@ impl Rig {
         let due = Timestamp::from_millis(self.now.wall.millis() + ahead_millis);
         let posts = vec![NewPost { pool: 0, due, body: Body::encode(post), late: None }];
         let weight = Weight::add(&Arc::default(), 0, 0).unwrap();
-        let command = Command::Schedule { posts, promise: SchedulePromise::One(promise), _weight: weight };
+        let command =
+            Command::Schedule { posts, campaign: None, promise: SchedulePromise::One(promise), _weight: weight };
         self.engine.handle_command(self.now, command);
         self.turn();
         reply
@@ -172,6 +184,12 @@ impl Rig {
 
     pub fn status(&mut self, id: PostId) -> Option<crate::Status> {
         let reply = self.ask(|promise| Command::Get { post: id.into(), promise });
+        self.work();
+        given(reply).unwrap().unwrap()
+    }
+
+    pub fn status_by_key(&mut self, key: &str) -> Option<crate::Status> {
+        let reply = self.ask(|promise| Command::Get { post: key.into(), promise });
         self.work();
         given(reply).unwrap().unwrap()
     }

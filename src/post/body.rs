@@ -7,6 +7,7 @@
 //! terms    (tag u8, value)*; what most posts do without
 //!          1 expires after, i64 µs | 2 not later than, i64 µs | 3 guarantee, u8 | 4 lead of preparing, i64 µs
 //!          5 retry: base, longest, age i64 µs, attempts u32 | 6 parts: count u16, length of each u32
+//!          7 campaign: length u8, name | 8 local time: length u8, text
 //! ```
 
 use std::fmt;
@@ -16,6 +17,7 @@ use bytes::{BufMut, Bytes, BytesMut};
 use xxhash_rust::xxh3::{Xxh3, xxh3_64};
 
 use crate::retry::RetryPolicy;
+use crate::schedule::LocalTime;
 use crate::time::Timestamp;
 
 use super::{Guarantee, Post, Priority};
@@ -31,6 +33,8 @@ const GUARANTEE: u8 = 3;
 const LEAD: u8 = 4;
 const RETRY: u8 = 5;
 const PARTS: u8 = 6;
+const CAMPAIGN: u8 = 7;
+const LOCAL: u8 = 8;
 
 /// An encoded body. Every `Body` is well formed: it was encoded here or checked by [`Body::decode`].
 #[derive(Clone, PartialEq, Eq)]
@@ -94,6 +98,9 @@ impl Body {
             let parts = rest.by_ref().filter(|(tag, _)| *tag == PARTS).last().map_or(0, |(_, lengths)| sum(lengths));
             if !rest.0.is_empty() || parts > bytes.len() - payload_at {
                 return None;
+            }
+            for (_, value) in Terms(terms).filter(|(tag, _)| matches!(*tag, CAMPAIGN | LOCAL)) {
+                std::str::from_utf8(value.get(1..)?).ok()?;
             }
         }
         Some(Self(bytes))
@@ -193,6 +200,32 @@ impl Body {
         Some(policy.max_attempts(attempts))
     }
 
+    /// The campaign it belongs to.
+    pub fn campaign(&self) -> Option<&str> {
+        self.term(CAMPAIGN).and_then(|value| value.get(1..)).map(text)
+    }
+
+    /// The local time at which the host said that it is due, if it said one.
+    pub fn local(&self) -> Option<LocalTime> {
+        self.term(LOCAL).and_then(|value| text(value.get(1..)?).parse().ok())
+    }
+
+    /// The same post, due at an instant and not at a local time.
+    pub fn without_local(&self) -> Self {
+        if self.term(LOCAL).is_none() {
+            return self.clone();
+        }
+        let mut terms = Vec::with_capacity(self.terms().len());
+        for (tag, value) in Terms(self.terms()).filter(|(tag, _)| !matches!(*tag, LOCAL | PARTS)) {
+            terms.push(tag);
+            terms.extend_from_slice(value);
+        }
+        let parts: Vec<&[u8]> = (0..self.parts()).map(|at| self.part(at)).collect();
+        put_parts(&mut terms, &parts.iter().map(|part| part.len()).collect::<Vec<_>>());
+        let (key, profile) = (self.key().unwrap_or("").as_bytes(), self.profile().as_bytes());
+        Self::assemble(self.0[0], self.priority(), self.fingerprint(), key, profile, &terms, parts.into_iter())
+    }
+
     /// The hash by which a host's key is found in the store.
     pub fn key_hash(key: &str) -> u64 {
         xxh3_64(key.as_bytes())
@@ -247,6 +280,8 @@ impl<'a> Iterator for Terms<'a> {
             EXPIRES_AFTER | NOT_LATER_THAN | LEAD => 8,
             GUARANTEE => 1,
             RETRY => 28,
+            // Its length is a part of the value.
+            CAMPAIGN | LOCAL => 1 + usize::from(*rest.first()?),
             PARTS => {
                 let (count, lengths) = rest.split_first_chunk()?;
                 rest = lengths;
@@ -284,6 +319,14 @@ fn terms(post: &Post, lengths: &[usize]) -> Vec<u8> {
             terms.extend_from_slice(&micros(value).to_le_bytes());
         }
         terms.extend_from_slice(&policy.attempts().to_le_bytes());
+    }
+    let texts = [(CAMPAIGN, post.campaign.as_deref().map(str::to_owned)), (LOCAL, post.local.map(|at| at.to_string()))];
+    for (tag, text) in texts {
+        if let Some(text) = text {
+            // Both have at most 255 bytes: names of campaigns and zones are short.
+            terms.extend_from_slice(&[tag, text.len() as u8]);
+            terms.extend_from_slice(text.as_bytes());
+        }
     }
     put_parts(&mut terms, lengths);
     terms
@@ -349,7 +392,7 @@ mod tests {
             payload: Vec<u8>, profile in ".{0,60}", key in some(".{1,60}"), priority: u8, in_order: bool,
             parts in proptest::collection::vec(any::<Vec<u8>>(), 0..4), expires in some(0u64..1 << 40),
             lead in some(0u64..1 << 40), at_most_once in some(any::<bool>()), attempts in some(1u32..9),
-            edited in any::<Vec<u8>>(), edit_at in 0usize..4,
+            edited in any::<Vec<u8>>(), edit_at in 0usize..4, campaign in some(".{0,60}"), is_local: bool,
         ) {
             let mut post = Post::new("p", payload.clone()).profile(profile.clone()).priority(Priority::new(priority));
             post.key = key.clone();
@@ -360,6 +403,8 @@ mod tests {
             post.guarantee = at_most_once.map(|is| if is { Guarantee::AtMostOnce } else { Guarantee::AtLeastOnce });
             let policy = |n: u32| RetryPolicy::exponential(Duration::from_millis(7)).max_age(Duration::from_secs(n.into())).max_attempts(n);
             post.retry = attempts.map(policy);
+            post.campaign = campaign.clone();
+            post.local = is_local.then(|| "local 2026-03-29T02:30 Europe/Berlin later".parse().unwrap());
             let body = Body::decode(Body::encode(&post).as_bytes().clone()).unwrap();
             let whole: Vec<Vec<u8>> = std::iter::once(payload.clone()).chain(parts.clone()).collect();
             prop_assert_eq!(body.payload(), &whole.concat()[..]);
@@ -377,6 +422,10 @@ mod tests {
             prop_assert_eq!(body.lead(), post.lead);
             prop_assert_eq!(body.guarantee(), post.guarantee);
             prop_assert_eq!(body.retry(), attempts.map(policy));
+            prop_assert_eq!((body.campaign(), body.local()), (campaign.as_deref(), post.local));
+            let fixed = Body::decode(body.without_local().as_bytes().clone()).unwrap();
+            prop_assert_eq!((fixed.local(), fixed.campaign(), fixed.payload()), (None, body.campaign(), body.payload()));
+            prop_assert_eq!((fixed.retry(), fixed.parts(), fixed.part(1)), (body.retry(), body.parts(), body.part(1)));
 
             let other = Body::decode(body.with_part(edit_at, &edited).as_bytes().clone()).unwrap();
             for (at, part) in whole.iter().enumerate() {
@@ -415,6 +464,7 @@ mod tests {
             Post::new("p", "a").guarantee(Guarantee::AtMostOnce),
             Post::new("p", "a").retry(RetryPolicy::none()),
             Post::new("p", "a").prepare_ahead(Duration::from_secs(1)),
+            Post::new("p", "a").at_local("local 2030-01-01T00:00 UTC".parse().unwrap()),
         ];
         let mut prints: Vec<_> = posts.iter().map(fingerprint).collect();
         prints.sort_unstable();

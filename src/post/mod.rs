@@ -1,6 +1,7 @@
 //! The vocabulary: what the host hands in, what the store keeps, what the broadcaster gets, what came of it.
 
 mod body;
+mod campaign;
 mod change;
 mod delivery;
 mod doubt;
@@ -13,6 +14,7 @@ mod shelf;
 mod status;
 
 pub use body::Body;
+pub use campaign::CampaignStatus;
 pub use change::{Called, Change, Claimed, Cursor, Found, Home, Page, Record, Stored, Verdict};
 pub use delivery::{Delivery, Prepared};
 pub(crate) use delivery::{Facts, Line, Stage, Task, Wire};
@@ -34,6 +36,7 @@ use bytes::Bytes;
 use chrono::{DateTime, TimeZone, Utc};
 
 use crate::retry::RetryPolicy;
+use crate::schedule::LocalTime;
 
 /// Which of the posts that are due goes first, within one pool.
 ///
@@ -96,6 +99,8 @@ pub struct Post {
     pub(crate) guarantee: Option<Guarantee>,
     pub(crate) lead: Option<Duration>,
     pub(crate) retry: Option<RetryPolicy>,
+    pub(crate) local: Option<LocalTime>,
+    pub(crate) campaign: Option<String>,
 }
 
 impl Post {
@@ -117,6 +122,8 @@ impl Post {
             guarantee: None,
             lead: None,
             retry: None,
+            local: None,
+            campaign: None,
         }
     }
 
@@ -173,7 +180,23 @@ impl Post {
     /// ([`Error::DuePast`](crate::Error::DuePast)), unless [`or_now`](Self::or_now) is called; so is one
     /// outside the years 1970 to 9999 (UTC).
     pub fn at<Z: TimeZone>(mut self, due: DateTime<Z>) -> Self {
-        self.due = Some(due.to_utc());
+        (self.due, self.local) = (Some(due.to_utc()), None);
+        self
+    }
+
+    /// Due at this local time. What was said is kept: the instant is derived from it, and derived again when the store is
+    /// opened with other zone data. The rules of [`at`](Self::at) hold for the instant; a local time that its
+    /// [`Disambiguation`](crate::Disambiguation) rejects is refused ([`Error::Schedule`](crate::Error::Schedule)).
+    ///
+    /// ```
+    /// use punctual::{LocalTime, Post, zone};
+    ///
+    /// let time = "2027-03-28T08:00:00".parse()?;
+    /// let post = Post::new("mastodon", "Good morning").at_local(LocalTime::new(time, zone("Europe/Berlin")?));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn at_local(mut self, due: LocalTime) -> Self {
+        (self.due, self.local) = (None, Some(due));
         self
     }
 

@@ -41,6 +41,7 @@ pub struct Builder {
     max_payload: usize,
     retention: Duration,
     dead_letter_retention: Duration,
+    zones: &'static str,
     stall_after: Duration,
     /// Commands that wait for the driver, and events that wait for slow listeners, at most.
     commands: usize,
@@ -59,6 +60,7 @@ impl Builder {
             max_payload: limits::PAYLOAD_BYTES,
             retention: Duration::from_secs(86_400),
             dead_letter_retention: Duration::from_secs(30 * 86_400),
+            zones: chrono_tz::IANA_TZDB_VERSION,
             stall_after: Duration::from_secs(10),
             commands: limits::COMMANDS,
             events: limits::EVENTS,
@@ -223,6 +225,7 @@ impl Builder {
             memory: self.memory / pools.len().max(1),
             stall_after: self.stall_after,
             retention: self.retention,
+            zones: self.zones,
             dead_letter_retention: self.dead_letter_retention,
         };
         let log = store.call_log();

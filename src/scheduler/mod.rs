@@ -1,6 +1,7 @@
 //! The host's handle.
 
 mod builder;
+mod campaign;
 mod events;
 mod queue;
 mod series;
@@ -16,6 +17,7 @@ use chrono::{DateTime, TimeZone, Utc};
 pub use builder::Builder;
 #[cfg(any(test, feature = "test-util"))]
 pub(crate) use builder::Loops;
+pub use campaign::Campaign;
 pub use events::Events;
 pub use queue::Queue;
 pub use series::Series;
@@ -101,7 +103,9 @@ impl Scheduler {
     fn send_posts<T>(&self, posts: Vec<NewPost>, to: fn(Promise<T>) -> SchedulePromise) -> Reply<T> {
         let bytes = posts.iter().map(|post| post.body.len()).sum();
         match Weight::add(&self.shared.waiting, bytes, limits::COMMANDS_BYTES) {
-            Some(weight) => self.send(|promise| Command::Schedule { posts, promise: to(promise), _weight: weight }),
+            Some(weight) => {
+                self.send(|promise| Command::Schedule { posts, campaign: None, promise: to(promise), _weight: weight })
+            }
             None => Reply::given(Err(Error::Overloaded)),
         }
     }

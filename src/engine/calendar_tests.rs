@@ -1,0 +1,275 @@
+//! Queues, series and campaigns where the process dies at any step: they are as before or as after, never between.
+
+use super::tests::{Rig, given};
+use super::*;
+use crate::id::State;
+use crate::post::{Body, Ending, Misfire, Post, Receipt};
+use crate::queue::Order;
+use crate::reply::Reply;
+use crate::store::MemoryStore;
+
+/// The rig begins at 2030-03-17T17:46:40Z.
+const SLOTS: &str = "slots UTC Mon-Sun 18:00,19:00,20:00,21:00";
+
+fn new(text: &str) -> NewPost {
+    NewPost { pool: 0, due: Timestamp::MIN, body: Body::encode(&Post::new("p", text).profile("a")), late: None }
+}
+
+fn queue(rig: &mut Rig, wish: QueueWish) {
+    let command = Command::Queue { place: 0, profile: "a".to_owned(), named: Vec::new(), wish, _weight: None };
+    rig.engine.handle_command(rig.now, command);
+    rig.turn();
+}
+
+fn order(rig: &mut Rig, order: Order) -> Reply<()> {
+    let (promise, reply) = Promise::new();
+    queue(rig, QueueWish::Order { order, key: None, promise });
+    reply
+}
+
+fn push(rig: &mut Rig, texts: &[&str]) -> Reply<Vec<PostId>> {
+    let (promise, reply) = Promise::new();
+    let posts = texts.iter().map(|text| new(text)).collect();
+    queue(rig, QueueWish::Enqueue { at: None, posts, known: Vec::new(), promise: SchedulePromise::All(promise) });
+    reply
+}
+
+fn listed(rig: &mut Rig) -> (bool, Vec<(Seq, Option<Timestamp>)>) {
+    let reply = rig.ask(|promise| Command::ShowQueue { place: 0, profile: "a".to_owned(), promise });
+    let status = given(reply).unwrap().unwrap().unwrap();
+    let posts = status.posts().iter().map(|post| (post.id.seq(), post.due.map(Timestamp::due)));
+    (status.is_paused(), posts.collect())
+}
+
+/// A rig with a queue of these posts.
+fn queued(texts: &[&str]) -> (Rig, Vec<PostId>) {
+    let mut rig = Rig::new();
+    drop(order(&mut rig, Order::Slots(Box::new(SLOTS.parse().unwrap()))));
+    rig.work();
+    let reply = push(&mut rig, texts);
+    rig.work();
+    (rig, given(reply).unwrap().unwrap())
+}
+
+#[test]
+fn a_queue_whose_process_dies_is_as_before_the_change_or_as_after_it() {
+    type Change = fn(&mut Rig, &[PostId]) -> bool;
+    let changes: [(&str, Change); 7] = [
+        ("push", |rig, _| given(push(rig, &["x", "y"])).is_some()),
+        ("move", |rig, ids| given(order(rig, Order::Move { post: ids[3].seq(), to: 0 })).is_some()),
+        ("swap", |rig, ids| given(order(rig, Order::Swap(ids[0].seq(), ids[2].seq()))).is_some()),
+        ("shuffle", |rig, _| given(order(rig, Order::Shuffle(3))).is_some()),
+        ("slots", |rig, _| {
+            given(order(rig, Order::Slots(Box::new("slots UTC Mon-Sun 18:00,22:30".parse().unwrap())))).is_some()
+        }),
+        ("pause", |rig, _| given(order(rig, Order::Pause(true))).is_some()),
+        ("cancel", |rig, ids| given(rig.cancel(ids[1])).is_some()),
+    ];
+    // Far from the first slot, and when the first post is placed already.
+    for ahead in [0, 760_000] {
+        for (name, change) in changes {
+            let run = |steps: usize| {
+                let (mut rig, ids) = queued(&["a", "b", "c", "d"]);
+                rig.pass(ahead);
+                rig.work();
+                let before = listed(&mut rig);
+                change(&mut rig, &ids);
+                for _ in 0..steps {
+                    rig.answer_one();
+                }
+                (rig.restart(10, |_| {}), before)
+            };
+            let (mut last, before) = run(99);
+            let after = listed(&mut last);
+            let mut seen = [false; 2];
+            for steps in 0..12 {
+                let (mut rig, _) = run(steps);
+                let now = listed(&mut rig);
+                assert!(now == before || now == after, "{name} after {steps} steps: {now:?}\n{before:?}\n{after:?}");
+                seen = [seen[0] || now == before, seen[1] || now == after];
+                // Whatever it is, each post goes out at its slot, in this order.
+                let expected: Vec<_> = now.1.iter().filter_map(|(post, due)| Some((*post, (*due)?))).collect();
+                let mut sent = Vec::new();
+                for _ in 0..6 * 3_600 / 20 {
+                    rig.pass(20_000);
+                    rig.work();
+                    while !rig.delivered.is_empty() {
+                        let delivery = rig.call();
+                        sent.push((delivery.id().seq(), delivery.facts().due));
+                        rig.end(&delivery, Ending::Answered(Ok(Receipt::default())));
+                        rig.work();
+                    }
+                }
+                let end = rig.now.wall;
+                assert_eq!(sent, expected.into_iter().filter(|(_, due)| *due <= end).collect::<Vec<_>>(), "{name}");
+            }
+            assert_eq!(seen, [true, true], "{name}: a test of nothing");
+        }
+    }
+}
+
+#[test]
+fn an_occurrence_is_planned_once_wherever_the_process_dies() {
+    let schedule = || Box::new(SLOTS.parse().unwrap());
+    for steps in 0..40 {
+        let mut rig = Rig::new();
+        let (promise, reply) = Promise::new();
+        let post = Box::new(new("x"));
+        let wish = SeriesWish::Set { schedule: schedule(), misfire: Misfire::All, post, promise };
+        rig.engine.handle_command(rig.now, Command::Series { key: "s".to_owned(), wish });
+        rig.turn();
+        rig.work();
+        assert!(given(reply).unwrap().is_ok());
+        // The process dies after so many answers of the store, and again after the same number.
+        let mut sent = Vec::new();
+        let mut left = steps;
+        for _ in 0..4 * 180 {
+            rig.pass(20_000);
+            while rig.answer_one() {
+                left -= 1;
+                if left == 0 {
+                    left = steps;
+                    rig = rig.restart(1, |_| {});
+                }
+            }
+            while !rig.delivered.is_empty() {
+                let delivery = rig.call();
+                sent.push(delivery.due());
+                rig.end(&delivery, Ending::Answered(Ok(Receipt::default())));
+                rig.work();
+            }
+        }
+        let from = Timestamp::from_millis(1_900_000_000_000).to_datetime();
+        let all = schedule() as Box<crate::schedule::Schedule>;
+        let expected: Vec<_> = all.after(from).take_while(|due| *due <= rig.now.wall.to_datetime()).collect();
+        sent.sort();
+        assert_eq!(sent, expected, "dies every {steps} steps");
+        assert!(expected.len() > 2);
+        if steps == 0 {
+            assert!(left <= 0);
+        }
+    }
+}
+
+#[test]
+fn a_campaign_counts_every_post_once_wherever_the_process_dies() {
+    for steps in 0..30 {
+        let mut rig = Rig::new();
+        let schedule = |rig: &mut Rig, count: usize| {
+            let due = Timestamp::from_millis(rig.now.wall.millis() + 10_000);
+            let post = |n: usize| Post { campaign: Some("c".to_owned()), ..Post::new("p", "x").key(format!("k{n}")) };
+            let post = |n: usize| NewPost { pool: 0, due, body: Body::encode(&post(n)), late: None };
+            let (promise, reply) = Promise::new();
+            let promise = SchedulePromise::All(promise);
+            let weight = Weight::add(&Arc::default(), 0, 0).unwrap();
+            let posts = (0..count).map(post).collect();
+            let command = Command::Schedule { posts, campaign: Some("c".into()), promise, _weight: weight };
+            rig.engine.handle_command(rig.now, command);
+            rig.turn();
+            reply
+        };
+        let mut died = false;
+        let mut left = steps;
+        let mut work = |rig: &mut Rig| {
+            while rig.answer_one() {
+                left -= 1;
+                if left == 0 {
+                    died = true;
+                    let store = rig.store.clone();
+                    *rig = Rig::on(store, rig.now, |_| {});
+                }
+            }
+        };
+        drop(schedule(&mut rig, 3));
+        work(&mut rig);
+        // The host does not know whether that was done, and does it again with more.
+        drop(schedule(&mut rig, 7));
+        work(&mut rig);
+        drop(schedule(&mut rig, 7));
+        work(&mut rig);
+        let cancelled = rig.status_by_key("k6").map(|status| status.id());
+        cancelled.map(|id| rig.cancel(id));
+        work(&mut rig);
+        for _ in 0..200 {
+            rig.pass(1_000);
+            work(&mut rig);
+            while !rig.delivered.is_empty() {
+                let delivery = rig.call();
+                rig.end(&delivery, Ending::Answered(Ok(Receipt::default())));
+                work(&mut rig);
+            }
+        }
+        let reply = rig.ask(|promise| Command::ShowCampaign { name: "c".to_owned(), promise });
+        let status = given(reply).unwrap().unwrap().unwrap();
+        assert_eq!((status.scheduled, status.left), (7, 0), "dies at step {steps}: {status:?}");
+        assert_eq!(status.delivered + status.cancelled, 7, "dies at step {steps}: {status:?}");
+        assert!(died || steps == 0 || steps > 10, "a test of nothing: {steps}");
+    }
+}
+
+#[test]
+fn a_cancelled_campaign_sends_nothing_more_also_after_a_crash() {
+    let mut rig = Rig::new();
+    let due = |rig: &Rig, n: i64| Timestamp::from_millis(rig.now.wall.millis() + 1_000 * n);
+    let post = Post { campaign: Some("c".to_owned()), ..Post::new("p", "x") };
+    let posts = (0..200).map(|n| NewPost { pool: 0, due: due(&rig, n), body: Body::encode(&post), late: None });
+    let (promise, reply) = Promise::new();
+    let weight = Weight::add(&Arc::default(), 0, 0).unwrap();
+    let posts = posts.collect();
+    let promise = SchedulePromise::All(promise);
+    rig.engine
+        .handle_command(rig.now, Command::Schedule { posts, campaign: Some("c".into()), promise, _weight: weight });
+    rig.turn();
+    rig.work();
+    let ids = given(reply).unwrap().unwrap();
+    rig.pass(1_000);
+    rig.work();
+    let delivery = rig.call();
+    let cancel = rig.ask(|promise| Command::CancelCampaign { name: "c".to_owned(), promise });
+    rig.work();
+    assert!(given(cancel).unwrap().is_ok());
+    rig.delivered.retain(|delivery| !delivery.facts().stage.is_withdrawn());
+    rig.delivered.clear();
+    rig.end(&delivery, Ending::Answered(Ok(Receipt::default())));
+    rig.work();
+    let status = |rig: &mut Rig| {
+        let reply = rig.ask(|promise| Command::ShowCampaign { name: "c".to_owned(), promise });
+        given(reply).unwrap().unwrap().unwrap()
+    };
+    let told = status(&mut rig);
+    assert_eq!((told.delivered, told.cancelled, told.left, told.is_cancelled), (1, 199, 0, true));
+    // One that has not been met is cancelled for whoever asks.
+    assert_eq!(rig.status(ids[199]).unwrap().state(), State::Cancelled);
+    let mut rig = rig.restart(5_000, |_| {});
+    for _ in 0..300 {
+        rig.pass(1_000);
+        rig.work();
+    }
+    assert_eq!(rig.delivered.len(), 0);
+    let told = status(&mut rig);
+    assert_eq!((told.scheduled, told.delivered, told.cancelled, told.left), (200, 1, 199, 0));
+}
+
+#[test]
+fn local_times_are_derived_again_when_the_zone_data_is_another_one() {
+    let store = MemoryStore::default();
+    let now = Now { wall: Timestamp::from_millis(1_900_000_000_000), mono: Duration::ZERO, machine: Duration::ZERO };
+    let mut rig = Rig::with_zones(store.clone(), now, "one", |_| {});
+    let local: crate::schedule::LocalTime = "local 2030-03-20T12:00 Europe/Berlin".parse().unwrap();
+    let said = Post::new("p", "x").at_local(local);
+    // Under that data it meant an hour earlier; a due of its own meant what it says.
+    let hour_before = Timestamp::due(local.instant().unwrap()).millis() - 3_600_000 - now.wall.millis();
+    let moved = rig.stored(hour_before, &said);
+    let fixed = rig.stored(hour_before, &Post::new("p", "x"));
+    let rescheduled = rig.stored(hour_before, &said);
+    let due = Timestamp::from_millis(now.wall.millis() + 5_000);
+    assert!(rig.wished(rescheduled, Wish::Reschedule(due)).is_ok());
+    let reopen = |zones| Rig::with_zones(store.clone(), now, zones, |_| {});
+    for (zones, hours) in [("one", -1), ("two", 0), ("two", 0)] {
+        let mut rig = reopen(zones);
+        let of = |rig: &mut Rig, id| rig.status(id).unwrap().due();
+        assert_eq!(of(&mut rig, moved), local.instant().unwrap() + chrono::TimeDelta::hours(hours), "{zones}");
+        assert_eq!(of(&mut rig, fixed), local.instant().unwrap() - chrono::TimeDelta::hours(1));
+        assert_eq!(of(&mut rig, rescheduled), due.to_datetime());
+    }
+}
