@@ -6,7 +6,6 @@ use crate::id::State;
 use crate::post::{Body, Ending, Misfire, Post, Receipt};
 use crate::queue::Order;
 use crate::reply::Reply;
-use crate::store::MemoryStore;
 
 /// The rig begins at 2030-03-17T17:46:40Z.
 const SLOTS: &str = "slots UTC Mon-Sun 18:00,19:00,20:00,21:00";
@@ -252,9 +251,9 @@ fn a_cancelled_campaign_sends_nothing_more_also_after_a_crash() {
 
 #[test]
 fn local_times_are_derived_again_when_the_zone_data_is_another_one() {
-    let store = MemoryStore::default();
     let now = Now { wall: Timestamp::from_millis(1_900_000_000_000), mono: Duration::ZERO, machine: Duration::ZERO };
-    let mut rig = Rig::with_zones(store.clone(), now, "one", |_| {});
+    let mut rig = Rig::with_zones(Default::default(), now, "one", |_| {});
+    let store = rig.store.clone();
     let local: crate::schedule::LocalTime = "local 2030-03-20T12:00 Europe/Berlin".parse().unwrap();
     let said = Post::new("p", "x").at_local(local);
     // Under that data it meant an hour earlier; a due of its own meant what it says.

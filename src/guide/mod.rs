@@ -15,6 +15,8 @@
 //! | [`fairness`] | Who goes first when many posts are due? |
 //! | [`breaker`] | What if a whole network is down? |
 //! | [`prepare`] | How are uploads done before the due? |
+//! | [`queues`] | How do posts take the next free slot of their profile, in an order that changes? |
+//! | [`series`] | How is a post sent again and again, and how are many sent as one? |
 //! | [`long_work`] | What about broadcasts that take minutes, and a shutdown meanwhile? |
 
 #[doc = include_str!("breaker.md")]
@@ -35,5 +37,9 @@ pub mod long_work {}
 pub mod order {}
 #[doc = include_str!("prepare.md")]
 pub mod prepare {}
+#[doc = include_str!("queues.md")]
+pub mod queues {}
 #[doc = include_str!("retries.md")]
 pub mod retries {}
+#[doc = include_str!("series.md")]
+pub mod series {}
