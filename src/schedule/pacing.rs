@@ -39,7 +39,7 @@ pub struct Pacing {
 impl Pacing {
     /// From this instant, rounded up to a millisecond, for so long. Evenly, and without a minimum gap.
     pub fn new(from: DateTime<Utc>, window: Duration) -> Self {
-        let from = from.timestamp_millis() + i64::from(from.timestamp_subsec_nanos() % 1_000_000 > 0);
+        let from = from.timestamp_millis() + i64::from(!from.timestamp_subsec_nanos().is_multiple_of(1_000_000));
         Self { from, window, gap: Duration::ZERO, jitter: None }
     }
 
@@ -321,7 +321,7 @@ pub fn humanise(due: DateTime<Utc>, within: Duration, seed: u64) -> DateTime<Utc
         millis(due).clamp(range.0, range.1)
     } else {
         // The high part of a product: as even as a remainder, and cheaper.
-        first + ((last - first + 1) * i128::from(mix(seed)) >> 64)
+        first + (((last - first + 1) * i128::from(mix(seed))) >> 64)
     };
     i64::try_from(chosen).ok().and_then(DateTime::from_timestamp_millis).unwrap_or_else(|| instant_of(FIRST))
 }
