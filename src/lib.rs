@@ -165,8 +165,8 @@ pub use quota::{RateLimit, Scope};
 pub use reply::Reply;
 pub use retry::RetryPolicy;
 pub use schedule::{
-    Cron, Disambiguation, Frequency, LocalTime, NthDay, PostingSlots, Recurrence, RecurrenceRule, Schedule,
-    ScheduleError, SlotsBuilder, Until, zone,
+    Cron, Disambiguation, Frequency, LocalPacing, LocalTime, NthDay, Pacing, PostingSlots, Recurrence, RecurrenceRule,
+    Schedule, ScheduleError, SlotsBuilder, Until, humanise, zone,
 };
 pub use scheduler::{Builder, Campaign, Events, Queue, Scheduler, Series};
 pub use store::{MemoryStore, SledStore, Store};
