@@ -10,7 +10,8 @@ use crate::reply::Reply;
 use super::Scheduler;
 
 /// A campaign: posts that belong together, such as the letters of one issue. They are counted and cancelled as a whole; in
-/// everything else each is a post as any other. To spread them over a window, see `Pacing`.
+/// everything else each is a post as any other. To spread them over a window, see
+/// [`Pacing`](crate::Pacing).
 ///
 /// ```
 /// # use punctual::{MemoryStore, Pool, Receipt, Scheduler};
