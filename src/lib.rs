@@ -42,7 +42,7 @@
 //! - a distributed queue: one process at a time uses a store;
 //! - exactly-once publishing: no engine can promise that across a network that may have published and not
 //!   answered. It tells you which posts these are, and you choose between a possible repeat and a question;
-//! - a cron daemon: posts have one due each.
+//! - a job queue: what it calls is the broadcaster of a network, and its tries, limits and doubts are about publishing.
 //!
 //! # When
 //!
@@ -50,6 +50,11 @@
 //! [`claim_ahead`](Builder::claim_ahead) is claimed in the commit that stores it and handed over right after.
 //! [`Post::expires_after`] and [`Post::not_later_than`] say when it is of no use any more; [`CatchUp`] says what is done
 //! with posts that fell due while nobody could send them.
+//!
+//! People say it otherwise: [`Post::at_local`] takes a local time in a zone and keeps it as it was said. A [`Queue`] lets a
+//! profile's posts take its weekly [`PostingSlots`], in an order that changes. A [`Series`] is a post that is due again and
+//! again, by a [`Schedule`]: slots, a [`Recurrence`] of RFC 5545, [`Cron`]. A [`Campaign`] is counted and cancelled as one,
+//! and [`Pacing`] spreads it over hours. All of these rules are pure, and can be asked for what comes without a scheduler.
 //!
 //! # Who
 //!
@@ -85,6 +90,8 @@
 //! | [`fairness`](guide::fairness) | turns between profiles, priorities that age |
 //! | [`breaker`](guide::breaker) | networks that are down, pausing a pool |
 //! | [`prepare`](guide::prepare) | uploads ahead of the due |
+//! | [`queues`](guide::queues) | posting slots, queues of profiles |
+//! | [`series`](guide::series) | series, campaigns |
 //! | [`long_work`](guide::long_work) | heartbeats, progress, shutting down, late outcomes |
 //!
 //! # Testing your code
