@@ -275,4 +275,38 @@ mod tests {
         assert_eq!(seen, all);
         assert_eq!(commits.bytes, 0);
     }
+
+    #[test]
+    fn what_belongs_together_is_in_one_commit_however_full_it_is() {
+        for before in [0, 1, limits::COMMIT_CHANGES - 1, limits::COMMIT_CHANGES, limits::COMMIT_CHANGES + 1] {
+            let mut commits = Commits::default();
+            (0..before as u64).for_each(|seq| commits.add(change(seq), None, 1));
+            let unit: Vec<_> = (100_000..100_010).map(change).collect();
+            commits.begin_unit();
+            unit.iter().for_each(|change| commits.add(change.clone(), None, limits::COMMIT_BYTES));
+            commits.end_unit();
+            commits.add(change(7), None, 1);
+            let mut sent = Vec::new();
+            while let Some((changes, _)) = commits.send(Duration::ZERO) {
+                sent.push(changes);
+                commits.received(Duration::ZERO);
+            }
+            assert!(sent.iter().any(|changes| changes.ends_with(&unit)), "{before} before: {}", sent.len());
+            assert_eq!(sent.last().map(Vec::len), Some(1), "what follows is in another one");
+        }
+    }
+
+    #[test]
+    fn what_ends_with_a_commit_is_counted_with_it() {
+        let mut commits = Commits::default();
+        for seq in 0..2 * limits::COMMIT_CHANGES as u64 {
+            commits.add(change(seq), None, 1);
+            commits.tally("c", |tally| tally.delivered += 1);
+        }
+        while let Some((changes, tallies)) = commits.send(Duration::ZERO) {
+            assert_eq!(tallies["c"].delivered, changes.len() as i64);
+            commits.received(Duration::ZERO);
+        }
+        assert!(commits.is_empty());
+    }
 }
