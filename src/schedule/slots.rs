@@ -7,7 +7,7 @@ use chrono::{DateTime, NaiveDate, NaiveDateTime, NaiveTime, Utc, Weekday};
 use chrono_tz::Tz;
 
 use super::civil::{
-    DAY, LAST, WEEKDAYS, checked_seconds, day_of, instant_of, local_of, number_of, second_after, second_before, weekday,
+    DAY, LAST, WEEKDAYS, checked_seconds, instant_of, local_of, number_of, second_after, second_before, weekday,
 };
 use super::error::ScheduleError;
 use super::local::Disambiguation;
@@ -107,7 +107,7 @@ impl SlotsBuilder {
             let of_day = checked_seconds(some_day.and_time(time))?;
             Ok(number_of(day) * DAY + of_day)
         });
-        let skipped = self.skipped.into_iter().map(|date| Ok(day_of(date)));
+        let skipped = self.skipped.into_iter().map(|date| Ok(checked_seconds(date.and_time(NaiveTime::MIN))? / DAY));
         let extra = self.extra.into_iter().map(checked_seconds);
         Ok(PostingSlots {
             zone: self.zone,

@@ -20,10 +20,7 @@ use chrono_tz::Tz;
 pub use self::rule::{Frequency, NthDay, RecurrenceRule, Until};
 
 use self::expand::Plan;
-use super::civil::{
-    DAY, LAST, checked_seconds, day_of, instant_of, local_of, second_after, second_before, seconds_of,
-    without_leap_second,
-};
+use super::civil::{DAY, LAST, checked_seconds, day_of, instant_of, local_of, second_after, second_before, seconds_of};
 use super::error::ScheduleError;
 use super::local::{Disambiguation, LocalTime};
 use super::wall::Times;
@@ -130,14 +127,13 @@ impl Recurrence {
         rule.check()?;
         let start = checked_seconds(start)?;
         let first_instant = LocalTime::new(local_of(start), zone).instant()?;
-        // Seconds are enough: a fraction of the end has no say.
         let (end, until, is_before) = match rule.until {
             None => (LAST + DAY, LAST, false),
             Some(Until::Instant(until)) => {
                 (until.timestamp().saturating_add(2 * DAY), until.timestamp(), until < first_instant)
             }
             Some(Until::Local(until)) => {
-                let until = seconds_of(without_leap_second(until));
+                let until = seconds_of(until);
                 (until, LAST, until < start)
             }
             Some(Until::Date(date)) => {
