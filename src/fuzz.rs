@@ -8,12 +8,13 @@ use std::time::Duration;
 
 use arbitrary::{Result, Unstructured};
 use bytes::Bytes;
-use chrono::NaiveTime;
+use chrono::{DateTime, NaiveTime};
 
 use crate::gate::{Gate, Rules};
 use crate::id::PostId;
 use crate::post::{Body, Notes};
 use crate::quota::{Quota, RateLimit};
+use crate::schedule::Schedule;
 use crate::shard::model as shard_model;
 use crate::sim::{self, CLASSES, Plan};
 use crate::store::hostile;
@@ -24,8 +25,15 @@ use crate::wheel::model as wheel_model;
 pub type Target = fn(&[u8]);
 
 /// Every target, with the name of its corpus.
-pub const TARGETS: [(&str, Target); 5] =
-    [("codec", codec), ("ids", ids), ("wheel", wheel), ("shard", shard), ("engine", engine)];
+pub const TARGETS: [(&str, Target); 7] = [
+    ("codec", codec),
+    ("ids", ids),
+    ("wheel", wheel),
+    ("shard", shard),
+    ("engine", engine),
+    ("rrule", rrule),
+    ("cron", cron),
+];
 
 /// Bytes from disk are refused or read, and what was read comes back when it is written: no panic, no loop without end,
 /// no memory but for what is there. The first byte says who reads the others.
@@ -191,6 +199,37 @@ fn shard_op(input: &mut Unstructured<'_>) -> Result<shard_model::Op> {
         6 => Op::Pass(input.int_in_range(-500..=2_999)?),
         _ => Op::Look,
     })
+}
+
+/// iCalendar text is refused or read; see [`schedule_text`].
+pub fn rrule(data: &[u8]) {
+    schedule_text("rrule", data);
+}
+
+/// A zone and a cron expression are refused or read; see [`schedule_text`].
+pub fn cron(data: &[u8]) {
+    schedule_text("cron", data);
+}
+
+/// Whatever the text of a schedule says: it is refused, or comes back from its own text, and its instants rise strictly,
+/// in both directions the same. No loop without end. The first eight bytes are an instant to begin with.
+pub fn schedule_text(keyword: &str, data: &[u8]) {
+    let Some((at, text)) = data.split_first_chunk() else { return };
+    let Ok(schedule) = format!("{keyword} {}", String::from_utf8_lossy(text)).parse::<Schedule>() else { return };
+    assert_eq!(schedule.to_string().parse().as_ref(), Ok(&schedule));
+    let years = 10_000 * 366 * 86_400;
+    let begin = DateTime::from_timestamp(i64::from_le_bytes(*at) % years, 0).unwrap();
+    let mut last = begin;
+    for at in schedule.after(begin).take(4) {
+        assert!(at > last, "{schedule}: {at} after {last}");
+        let before = schedule.previous_before(at);
+        assert!(if last == begin { before.is_none_or(|before| before <= begin) } else { before == Some(last) });
+        last = at;
+    }
+    if let Some(before) = schedule.previous_before(begin) {
+        assert!(before < begin);
+        assert!(schedule.next_after(before).is_none_or(|next| next >= begin));
+    }
 }
 
 /// The world of this seed breaks no promise for some minutes. The bytes after these say what is left out of it, a bit for

@@ -9,6 +9,7 @@
 //! | [`doubt`] | Was it published or not? What happens when nobody knows? |
 //! | [`changes`] | Can a post be changed a millisecond before its due? |
 //! | [`retries`] | What do a broadcaster's answers lead to? Where do posts end that cannot be sent? |
+//! | [`calendar`] | When is a post due: local times, weekly slots, recurrences, cron; how are many spread? |
 //! | [`deadlines`] | When is a post too late, and what happens after downtime? |
 //! | [`limits`] | How often may a profile, a pool, an account publish? |
 //! | [`order`] | How do posts of one profile, and the parts of a thread, stay in order? |
@@ -21,6 +22,8 @@
 
 #[doc = include_str!("breaker.md")]
 pub mod breaker {}
+#[doc = include_str!("calendar.md")]
+pub mod calendar {}
 #[doc = include_str!("changes.md")]
 pub mod changes {}
 #[doc = include_str!("deadlines.md")]

@@ -6,7 +6,7 @@ use std::str::FromStr;
 use chrono::{DateTime, Utc};
 use chrono_tz::Tz;
 
-use super::civil::{CYCLE, DAY, Date, LAST, first_of_month, instant_of, second_after, second_before, weekday};
+use super::civil::{CYCLE, DAY, Date, first_of_month, instant_of, second_after, second_before, weekday};
 use super::error::ScheduleError;
 use super::text::Source;
 use super::wall::{Fold, Gap, Instants, Times, Wall};
@@ -115,7 +115,7 @@ impl Cron {
         // Sunday has two numbers.
         let weekday = Field { bits: (weekday.bits | weekday.bits >> 7) & 0x7f, ..weekday };
         let cron = Self { zone, minute, hour, day, month, weekday };
-        if cron.first(0).is_none() {
+        if cron.first(0, i64::MAX).is_none() {
             return Err(ScheduleError::NeverFires { rule: expression.trim().to_owned() });
         }
         Ok(cron)
@@ -128,7 +128,7 @@ impl Cron {
 
     /// The first instant after this one.
     pub fn next_after(&self, instant: DateTime<Utc>) -> Option<DateTime<Utc>> {
-        self.instants().first(second_after(instant)).map(instant_of)
+        self.instants().first(second_after(instant), i64::MAX).map(instant_of)
     }
 
     /// The last instant before this one.
@@ -165,12 +165,12 @@ impl Cron {
 }
 
 impl Times for Cron {
-    fn first(&self, from: i64) -> Option<i64> {
+    fn first(&self, from: i64, until: i64) -> Option<i64> {
         // Whole minutes.
         let from = (from + 59).div_euclid(60);
         let (mut day, mut minute) = (from.div_euclid(DAY / 60), from.rem_euclid(DAY / 60));
         // After 400 years the calendar repeats.
-        let last = (day + CYCLE).min(LAST / DAY + 1);
+        let last = (day + CYCLE).min(until / DAY);
         while day <= last {
             let date = Date::of(day);
             if !self.month.has(date.month) {
@@ -180,7 +180,7 @@ impl Times for Cron {
             if self.is_on(day, date)
                 && let Some(minute) = self.minute_from(minute)
             {
-                return Some(day * DAY + minute * 60);
+                return Some(day * DAY + minute * 60).filter(|next| *next < until);
             }
             (day, minute) = (day + 1, 0);
         }

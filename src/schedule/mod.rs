@@ -9,6 +9,8 @@ mod error;
 mod local;
 mod pacing;
 mod recurrence;
+#[cfg(feature = "serde")]
+mod serialized;
 mod slots;
 mod text;
 mod wall;

@@ -7,7 +7,7 @@ use chrono::{DateTime, NaiveDate, NaiveDateTime, NaiveTime, Utc, Weekday};
 use chrono_tz::Tz;
 
 use super::civil::{
-    DAY, LAST, WEEKDAYS, checked_seconds, day_of, instant_of, local_of, number_of, second_after, second_before, weekday,
+    DAY, WEEKDAYS, checked_seconds, instant_of, local_of, number_of, second_after, second_before, weekday,
 };
 use super::error::ScheduleError;
 use super::local::Disambiguation;
@@ -107,7 +107,7 @@ impl SlotsBuilder {
             let of_day = checked_seconds(some_day.and_time(time))?;
             Ok(number_of(day) * DAY + of_day)
         });
-        let skipped = self.skipped.into_iter().map(|date| Ok(day_of(date)));
+        let skipped = self.skipped.into_iter().map(|date| Ok(checked_seconds(date.and_time(NaiveTime::MIN))? / DAY));
         let extra = self.extra.into_iter().map(checked_seconds);
         Ok(PostingSlots {
             zone: self.zone,
@@ -141,7 +141,7 @@ impl PostingSlots {
 
     /// The first slot after this instant, if there is one: only extra slots come to an end before the year 9999.
     pub fn next_after(&self, instant: DateTime<Utc>) -> Option<DateTime<Utc>> {
-        self.instants().first(second_after(instant)).map(instant_of)
+        self.instants().first(second_after(instant), i64::MAX).map(instant_of)
     }
 
     /// The last slot before this instant, back to 1970.
@@ -158,11 +158,10 @@ impl PostingSlots {
         self.disambiguation.wall(self.zone).instants(self)
     }
 
-    /// The first weekly slot from this local time on.
-    fn first_weekly(&self, from: i64) -> Option<i64> {
+    fn first_weekly(&self, from: i64, until: i64) -> Option<i64> {
         let (mut day, mut time) = (from.div_euclid(DAY), from.rem_euclid(DAY));
         let first = self.weekly.first()?;
-        while day <= LAST / DAY + 1 {
+        while day * DAY < until {
             let of_week = weekday(day) * DAY;
             let next = self.weekly.partition_point(|slot| *slot < of_week + time);
             let found = day * DAY - of_week + self.weekly.get(next).unwrap_or(&(first + WEEK));
@@ -177,12 +176,10 @@ impl PostingSlots {
 }
 
 impl Times for PostingSlots {
-    fn first(&self, from: i64) -> Option<i64> {
+    fn first(&self, from: i64, until: i64) -> Option<i64> {
         let extra = self.extra.get(self.extra.partition_point(|extra| *extra < from)).copied();
-        match (self.first_weekly(from), extra) {
-            (Some(weekly), Some(extra)) => Some(weekly.min(extra)),
-            (weekly, extra) => weekly.or(extra),
-        }
+        let next = self.first_weekly(from, until).into_iter().chain(extra).min();
+        next.filter(|next| *next < until)
     }
 }
 

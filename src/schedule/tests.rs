@@ -303,8 +303,11 @@ fn any_cron() -> impl Strategy<Value = String> {
 fn any_schedule() -> impl Strategy<Value = Schedule> {
     let once =
         (0..LAST, 0u32..1_000_000_000).prop_map(|(at, nanos)| DateTime::from_timestamp(at, nanos).unwrap().into());
-    let local = (0..LAST, any_zone(), any_disambiguation()).prop_map(|(at, zone, disambiguation)| {
-        LocalTime::new(instant_of(at).naive_utc(), zone).disambiguation(disambiguation).into()
+    let nanos = prop_oneof![Just(0u32), 0u32..1_000_000_000];
+    let local = (0..LAST, nanos, any_zone(), any_disambiguation()).prop_map(|(at, nanos, zone, disambiguation)| {
+        LocalTime::new(DateTime::from_timestamp(at, nanos).unwrap().naive_utc(), zone)
+            .disambiguation(disambiguation)
+            .into()
     });
     let recurrence = (crate::schedule::recurrence::any_rule(), 0..LAST, any_zone())
         .prop_filter_map("never", |(rule, start, zone)| {

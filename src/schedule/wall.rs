@@ -11,13 +11,13 @@ use super::zone::{FAR_AWAY, LONG_AGO, Span, span_of, spans};
 
 /// A set of times in whole seconds: local ones, or instants.
 pub trait Times {
-    /// The first of them that is not before `from`.
-    fn first(&self, from: i64) -> Option<i64>;
+    /// The first of them from `from` on and before `until`; nothing after that is looked at.
+    fn first(&self, from: i64, until: i64) -> Option<i64>;
 
     /// The last of them that is not after `until`.
     fn last(&self, until: i64) -> Option<i64> {
         // Those for which something follows in time are all before those for which nothing does.
-        let found = |from| self.first(from).filter(|first| *first <= until);
+        let found = |from| self.first(from, until.saturating_add(1));
         let (mut back, mut best) = (DAY, None);
         while best.is_none() {
             let from = until.saturating_sub(back);
@@ -84,29 +84,28 @@ pub struct Instants<'a, T> {
 }
 
 impl<T: Times> Times for Instants<'_, T> {
-    fn first(&self, from: i64) -> Option<i64> {
+    fn first(&self, from: i64, until: i64) -> Option<i64> {
         let Self { wall, times } = self;
         let spans = spans(wall.zone);
-        let from = from.max(FIRST);
-        // No local time from the one to before the other: what has been asked is not asked again.
-        let mut free = (0, 0);
+        let (from, until) = (from.max(FIRST), until.min(LAST + 1));
         for place in span_of(spans, from)..spans.len() {
             let earliest = from.max(spans[place].begin);
+            if earliest >= until {
+                return None;
+            }
             let mut best: Option<i64> = None;
             for piece in wall.pieces(spans, place).into_iter().flatten() {
-                let asked = piece.from.max(earliest + piece.offset);
-                if asked >= piece.until || (free.0 <= asked && piece.until <= free.1) {
-                    continue;
-                }
-                let found = times.first(asked).unwrap_or(i64::MAX);
-                free = (asked, found);
-                if found < piece.until {
+                let (from, until) = (earliest + piece.offset, until + piece.offset);
+                let (from, until) = (from.max(piece.from), until.min(piece.until));
+                if from < until
+                    && let Some(found) = times.first(from, until)
+                {
                     let at = found - piece.offset;
                     best = Some(best.map_or(at, |best| best.min(at)));
                 }
             }
             if best.is_some() {
-                return best.filter(|at| *at <= LAST);
+                return best;
             }
         }
         None
@@ -157,8 +156,8 @@ mod tests {
     use std::collections::BTreeSet;
 
     impl Times for BTreeSet<i64> {
-        fn first(&self, from: i64) -> Option<i64> {
-            self.range(from..).next().copied()
+        fn first(&self, from: i64, until: i64) -> Option<i64> {
+            self.range(from..until).next().copied()
         }
     }
 
@@ -214,7 +213,7 @@ mod tests {
             let wall = Wall { zone, gap, fold };
             let book = by_the_book(wall, &times);
             let mut on = vec![];
-            while let Some(next) = wall.instants(&times).first(on.last().map_or(i64::MIN / 2, |last| last + 1)) {
+            while let Some(next) = wall.instants(&times).first(on.last().map_or(i64::MIN / 2, |last| last + 1), i64::MAX) {
                 on.push(next);
             }
             prop_assert_eq!(&on, &book);

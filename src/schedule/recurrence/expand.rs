@@ -138,8 +138,8 @@ impl Plan {
         loop {
             // All of a period at once if its set has to be made anyway.
             let found = match self.clock {
-                Clock::Times(ref times) if !self.positions.is_empty() => self.chosen(times, from),
-                _ => self.first(from).into_iter().collect(),
+                Clock::Times(ref times) if !self.positions.is_empty() => self.chosen(times, from, self.end),
+                _ => self.first(from, i64::MAX).into_iter().collect(),
             };
             let Some(last) = found.last() else { return };
             if let Some(end) = found.get((left - 1) as usize) {
@@ -151,15 +151,15 @@ impl Plan {
         }
     }
 
-    /// The last day that has to be looked at from this one on.
-    fn last_day(&self, from: i64) -> i64 {
-        self.end.div_euclid(DAY).min(from.saturating_add(self.cycle))
+    /// The last day that has to be looked at from this one on, to find what is not after `end`.
+    fn last_day(&self, from: i64, end: i64) -> i64 {
+        end.div_euclid(DAY).min(from.saturating_add(self.cycle))
     }
 
     /// Of the first period that has any from this time on: its chosen times from then on.
-    fn chosen(&self, times: &[i64], from: i64) -> Vec<i64> {
+    fn chosen(&self, times: &[i64], from: i64, end: i64) -> Vec<i64> {
         let mut day = from.div_euclid(DAY);
-        let last = self.last_day(day);
+        let last = self.last_day(day, end);
         let (mut days, mut found) = (Vec::new(), Vec::new());
         while day <= last {
             let date = Date::of(day);
@@ -181,9 +181,9 @@ impl Plan {
         found
     }
 
-    fn first_of_day(&self, times: &[i64], from: i64) -> Option<i64> {
+    fn first_of_day(&self, times: &[i64], from: i64, end: i64) -> Option<i64> {
         let mut day = from.div_euclid(DAY);
-        let last = self.last_day(day);
+        let last = self.last_day(day, end);
         loop {
             day = self.days.next(day, last)?;
             if let Some(time) = times.iter().map(|time| day * DAY + time).find(|time| *time >= from) {
@@ -193,8 +193,8 @@ impl Plan {
         }
     }
 
-    fn first_of_units(&self, units: &Units, from: i64) -> Option<i64> {
-        let last = self.last_day(from.div_euclid(DAY));
+    fn first_of_units(&self, units: &Units, from: i64, end: i64) -> Option<i64> {
+        let last = self.last_day(from.div_euclid(DAY), end);
         let mut at = from;
         // The day of which it is known that the rule may come on it.
         let mut known = None;
@@ -223,14 +223,14 @@ impl Plan {
 }
 
 impl Times for Plan {
-    fn first(&self, from: i64) -> Option<i64> {
-        let from = from.max(self.start);
+    fn first(&self, from: i64, until: i64) -> Option<i64> {
+        let (from, end) = (from.max(self.start), self.end.min(until - 1));
         let found = match &self.clock {
-            Clock::Units(units) => self.first_of_units(units, from),
-            Clock::Times(times) if self.positions.is_empty() => self.first_of_day(times, from),
-            Clock::Times(times) => self.chosen(times, from).first().copied(),
+            Clock::Units(units) => self.first_of_units(units, from, end),
+            Clock::Times(times) if self.positions.is_empty() => self.first_of_day(times, from, end),
+            Clock::Times(times) => self.chosen(times, from, end).first().copied(),
         };
-        found.filter(|time| *time <= self.end)
+        found.filter(|time| *time <= end)
     }
 }
 

@@ -20,10 +20,7 @@ use chrono_tz::Tz;
 pub use self::rule::{Frequency, NthDay, RecurrenceRule, Until};
 
 use self::expand::Plan;
-use super::civil::{
-    DAY, LAST, checked_seconds, day_of, instant_of, local_of, second_after, second_before, seconds_of,
-    without_leap_second,
-};
+use super::civil::{DAY, LAST, checked_seconds, day_of, instant_of, local_of, second_after, second_before, seconds_of};
 use super::error::ScheduleError;
 use super::local::{Disambiguation, LocalTime};
 use super::wall::Times;
@@ -130,14 +127,13 @@ impl Recurrence {
         rule.check()?;
         let start = checked_seconds(start)?;
         let first_instant = LocalTime::new(local_of(start), zone).instant()?;
-        // Seconds are enough: a fraction of the end has no say.
         let (end, until, is_before) = match rule.until {
             None => (LAST + DAY, LAST, false),
             Some(Until::Instant(until)) => {
                 (until.timestamp().saturating_add(2 * DAY), until.timestamp(), until < first_instant)
             }
             Some(Until::Local(until)) => {
-                let until = seconds_of(without_leap_second(until));
+                let until = seconds_of(until);
                 (until, LAST, until < start)
             }
             Some(Until::Date(date)) => {
@@ -152,7 +148,7 @@ impl Recurrence {
         let never = || ScheduleError::NeverFires { rule: rule.to_string() };
         let mut plan = Plan::new(&rule, start, end).ok_or_else(never)?;
         // Also before its dates: a rule that contradicts itself is a mistake, whatever comes besides.
-        plan.first(start).ok_or_else(never)?;
+        plan.first(start, i64::MAX).ok_or_else(never)?;
         if let Some(count) = rule.count {
             plan.limit(count);
         }
@@ -162,7 +158,7 @@ impl Recurrence {
         }
         let mut this = Dated { rule, start, zone, excluded, included, plan, until, besides: Vec::new() };
         this.besides = this.instants_besides()?;
-        if Dues(&this).first(i64::MIN / 2).is_none() {
+        if Dues(&this).first(i64::MIN / 2, i64::MAX).is_none() {
             return Err(ScheduleError::NeverFires { rule: this.rule.to_string() });
         }
         Ok(Self(Arc::new(this)))
@@ -185,7 +181,7 @@ impl Recurrence {
 
     /// The first instant after this one.
     pub fn next_after(&self, instant: DateTime<Utc>) -> Option<DateTime<Utc>> {
-        Dues(&self.0).first(second_after(instant)).map(instant_of)
+        Dues(&self.0).first(second_after(instant), i64::MAX).map(instant_of)
     }
 
     /// The last instant before this one.
@@ -230,9 +226,9 @@ impl Dated {
 
 /// The local times of the rule that are not left out.
 impl Times for Dated {
-    fn first(&self, mut from: i64) -> Option<i64> {
+    fn first(&self, mut from: i64, until: i64) -> Option<i64> {
         loop {
-            let time = self.plan.first(from)?;
+            let time = self.plan.first(from, until)?;
             if !self.excludes(time) {
                 return Some(time);
             }
@@ -246,19 +242,16 @@ impl Times for Dated {
 struct Dues<'a>(&'a Dated);
 
 impl Times for Dues<'_> {
-    fn first(&self, mut from: i64) -> Option<i64> {
+    fn first(&self, mut from: i64, until: i64) -> Option<i64> {
         let Self(this) = self;
         let besides = this.besides.get(this.besides.partition_point(|at| *at < from)).copied();
         let instants = Disambiguation::Compatible.wall(this.zone).instants(*this);
         let ruled = loop {
-            match instants.first(from).filter(|at| *at <= this.until) {
+            match instants.first(from, until.min(this.until.saturating_add(1))) {
                 Some(at) if this.is_excluded(Stamp::Instant(at)) => from = at + 1,
                 ruled => break ruled,
             }
         };
-        match (ruled, besides) {
-            (Some(ruled), Some(besides)) => Some(ruled.min(besides)),
-            (ruled, besides) => ruled.or(besides),
-        }
+        ruled.into_iter().chain(besides).min().filter(|at| *at < until)
     }
 }

@@ -139,6 +139,12 @@ fn reference(rule: &RecurrenceRule, start: NaiveDateTime, step: i64, steps: i64)
     }
     // The last period may be cut.
     found.retain(|time| period(rule, *time) < period(rule, end));
+    found.retain(|time| match rule.until {
+        None => true,
+        Some(Until::Instant(until)) => time.and_utc() <= until,
+        Some(Until::Local(until)) => *time <= until,
+        Some(Until::Date(until)) => time.date() <= until,
+    });
     found.truncate(rule.count.map_or(usize::MAX, |count| count as usize));
     found
 }
@@ -154,6 +160,12 @@ fn signed(max: i64) -> impl Strategy<Value = i64> {
     (1..=max, any::<bool>()).prop_map(|(value, negative)| if negative { -value } else { value })
 }
 
+fn any_until() -> impl Strategy<Value = Until> {
+    let kinds: [fn(i64) -> Until; 3] =
+        [|at| Until::Instant(instant_of(at)), |at| Until::Local(local_of(at)), |at| Until::Date(local_of(at).date())];
+    (prop::sample::select(kinds.to_vec()), 0..LAST).prop_map(|(kind, at)| kind(at))
+}
+
 prop_compose! {
     /// Rules of all kinds; some are not allowed, or never come.
     pub(in crate::schedule) fn any_rule()(
@@ -166,6 +178,7 @@ prop_compose! {
         (hours, minutes, seconds) in (list(0..24i64, 4), list(0..60i64, 4), list(0..60i64, 3)),
         positions in list(signed(4), 3),
         week_start in 0u8..7,
+        until in prop::option::weighted(0.2, any_until()),
     ) -> RecurrenceRule {
         let day = |day: u8| Weekday::try_from(day).unwrap();
         let mut rule = RecurrenceRule::new(Frequency::ALL[frequency].0)
@@ -180,8 +193,13 @@ prop_compose! {
             .by_second(seconds)
             .by_set_position(positions)
             .week_start(day(week_start));
-        rule.count = count;
-        rule
+        match until {
+            Some(until) => rule.until(until),
+            None => {
+                rule.count = count;
+                rule
+            }
+        }
     }
 }
 
@@ -213,7 +231,7 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 400, ..ProptestConfig::default() })]
 
     #[test]
-    fn a_walk_day_by_day_finds_the_same(rule in any_rule(), start in 0i64..200_000) {
+    fn a_walk_day_by_day_finds_the_same(rule in any_rule(), start in 0i64..200_000, ends in 0.0..2.0) {
         let rule = allowed(rule);
         // A grid on which all its times lie: for rules of seconds a short one.
         let (step, steps, start) = match rule.frequency {
@@ -228,6 +246,14 @@ proptest! {
         };
         prop_assume!(rule.check().is_ok());
         let start = if step == 86_400 { start.date().and_hms_opt(0, 0, 0).unwrap() } else { start };
+        // An end within what is looked at, or after it.
+        let end = start + TimeDelta::seconds((ends * (step * steps) as f64) as i64);
+        let rule = match rule.until {
+            None => rule,
+            Some(Until::Instant(_)) => rule.until(Until::Instant(end.and_utc())),
+            Some(Until::Local(_)) => rule.until(Until::Local(end)),
+            Some(Until::Date(_)) => rule.until(Until::Date(end.date())),
+        };
         let expected = reference(&rule, start, step, steps);
         let end = match expected.last() {
             Some(last) => *last,

@@ -4,7 +4,7 @@ use std::fmt;
 
 use chrono::{DateTime, NaiveDate, NaiveDateTime, Utc, Weekday};
 
-use crate::schedule::civil::{WEEKDAYS, number_of};
+use crate::schedule::civil::{WEEKDAYS, checked_seconds, instant_of, local_of, number_of, seconds_of};
 use crate::schedule::error::ScheduleError;
 
 /// How often a rule begins anew: RFC 5545's FREQ.
@@ -178,10 +178,14 @@ impl RecurrenceRule {
         self
     }
 
-    /// UNTIL: the last instant at which it may come.
+    /// UNTIL: the last instant at which it may come. A fraction of a second is dropped.
     #[must_use]
     pub fn until(mut self, until: Until) -> Self {
-        self.until = Some(until);
+        self.until = Some(match until {
+            Until::Instant(at) => Until::Instant(instant_of(at.timestamp())),
+            Until::Local(time) => Until::Local(local_of(seconds_of(time))),
+            Until::Date(date) => Until::Date(date),
+        });
         self
     }
 
@@ -268,6 +272,12 @@ impl RecurrenceRule {
             if fits { Ok(()) } else { Err(ScheduleError::InvalidValue { part, given, min, max }) }
         };
         in_range("INTERVAL", self.interval.into(), 1, u32::MAX.into())?;
+        let until = self.until.map(|until| match until {
+            Until::Instant(at) => at.naive_utc(),
+            Until::Local(time) => time,
+            Until::Date(date) => date.into(),
+        });
+        until.map(checked_seconds).transpose()?;
         if let Some(count) = self.count {
             in_range("COUNT", count.into(), 1, COUNT_MAX.into())?;
         }
