@@ -135,6 +135,7 @@ mod post;
 mod quota;
 mod reply;
 mod retry;
+mod sabotage;
 mod scheduler;
 mod shard;
 // Not a part of the API: public for the example `simulate` alone.

@@ -5,6 +5,7 @@ use crate::error::{Error, Result};
 use crate::id::{PostId, State};
 use crate::post::{Doubt, Event, Name, Outcome, PostRef, Record, Shelf, Stored};
 use crate::reply::Promise;
+use crate::sabotage::{self, Switch};
 
 use super::commands::Search;
 use super::commits::Why;
@@ -100,6 +101,10 @@ impl Engine {
         };
         if !is_possible {
             return promise.fulfil(Err(Error::TooLate { id, state }));
+        }
+        let is_claiming = || self.posts.get(slot as usize).is_some_and(|post| post.phase == Phase::Claiming);
+        if sabotage::is(Switch::DropCancel) && matches!(wish, Wish::Cancel) && is_claiming() {
+            return promise.fulfil(Ok(()));
         }
         self.change(slot, wish, promise);
     }

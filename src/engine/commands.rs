@@ -4,6 +4,7 @@ use crate::error::{Error, Result, StoreError};
 use crate::id::{PostId, Seq, State};
 use crate::post::{Called, Change, Doubt, Found, Name, Notes, Outcome, PostRef, Record, Shelf, Status, Stored};
 use crate::reply::Promise;
+use crate::sabotage::{self, Switch};
 use crate::time::Now;
 
 use super::changes::Mutation;
@@ -100,7 +101,7 @@ impl Engine {
             let key = unit.posts.get(index).and_then(|post| post.body.key()).unwrap_or_default().to_owned();
             return self.search(PostRef::from(key), Search::Schedule { unit, index });
         }
-        let Unit { posts, known, promise } = unit;
+        let Unit { posts, known, mut promise } = unit;
         let mut bytes = 0;
         let mut planned = Vec::with_capacity(posts.len());
         for (index, NewPost { pool, due, body, .. }) in posts.into_iter().enumerate() {
@@ -117,6 +118,10 @@ impl Engine {
             // A post that is nearly due is claimed in the commit that stores it.
             let claimed = self.claims_along(&record);
             planned.push(Planned { record, claimed });
+        }
+        if sabotage::is(Switch::AckBeforeCommit) && known.is_empty() {
+            let ids = planned.iter().map(|post| self.id(post.record.seq)).collect();
+            std::mem::replace(&mut promise, SchedulePromise::All(Promise::new().0)).fulfil(Ok(ids));
         }
         let claims = planned.iter().filter(|post| post.claimed);
         let claims: Vec<Change> = claims.map(|post| Change::Claim { home: post.record.home(), attempt: 1 }).collect();

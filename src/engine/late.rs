@@ -5,6 +5,7 @@ use std::time::Duration;
 use crate::catch_up::spread;
 use crate::id::Seq;
 use crate::post::{Doubt, Outcome};
+use crate::sabotage::{self, Switch};
 use crate::time::Timestamp;
 
 use super::{Engine, Resident};
@@ -102,7 +103,8 @@ impl Engine {
             post.placing = Placing::Done;
             let at = site.gaps.place(post.record.body.profile(), at, true, now).ceil_millis();
             // It was late when it was put here; the clock may have stepped back since.
-            post.ready_at = at.max(post.record.ready_at());
+            let is_early = sabotage::is(Switch::SpreadEarly);
+            post.ready_at = if is_early { at } else { at.max(post.record.ready_at()) };
             self.proceed(slot);
         }
     }

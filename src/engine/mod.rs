@@ -47,6 +47,7 @@ use crate::limits;
 use crate::post::{Change, Delivery, Doubt, Event, Facts, Guarantee, Noted, Outcome, Record, Stage, Task};
 use crate::reply::Promise;
 use crate::retry::RetryPolicy;
+use crate::sabotage::{self, Switch};
 use crate::time::{Now, Timestamp, Wake};
 use crate::wheel::{Handle, Wheel};
 
@@ -323,7 +324,10 @@ impl Engine {
 
     /// Takes notice of the time, and of a wall clock that has stepped. Forward, what became due is due; back,
     /// the wheel goes back with it: what has been handed over stays handed over, what has not waits again.
-    fn observe(&mut self, now: Now) {
+    fn observe(&mut self, mut now: Now) {
+        if sabotage::is(Switch::MonoDue) {
+            now.wall = self.now.wall.after(now.mono.saturating_sub(self.now.mono));
+        }
         let passed = micros(now.mono) - micros(self.now.mono);
         let by = now.wall.micros().saturating_sub(self.now.wall.micros()).saturating_sub(passed);
         if by.unsigned_abs() > STEP.as_micros() as u64 {
@@ -428,9 +432,15 @@ impl Engine {
         if !self.step(slot, Happening::ClaimDue) {
             return;
         }
+        if sabotage::is(Switch::ClaimNotDurable) {
+            return self.commits.note(Then::Claimed { slot });
+        }
         if let Some(post) = self.posts.get(slot as usize) {
             let claim = Change::Claim { home: post.record.home(), attempt: post.record.next_claim() };
             self.commits.add(claim, Some(Then::Claimed { slot }), 0);
+        }
+        if sabotage::is(Switch::ClaimAfterDispatch) && self.step(slot, Happening::ClaimStored) {
+            self.proceed(slot);
         }
     }
 
@@ -473,6 +483,8 @@ impl Engine {
         let Resident { record, ready_at, prepare, .. } = self.posts.get(slot as usize)?;
         let (_, pool) = self.pool(record.pool)?;
         let deadline = pool.deadline(record);
+        let is_early = sabotage::is(Switch::OneMsEarly);
+        let ready_at = if is_early { ready_at.before(Duration::from_millis(1)) } else { *ready_at };
         let mut notes = record.notes.clone();
         if notes.prepared().is_some_and(|ready| ready.valid_until < self.now.wall) && task == Task::Broadcast {
             notes.edit(|noted| noted.prepared = None);
@@ -485,7 +497,7 @@ impl Engine {
             pool: Arc::clone(&pool.name),
             task,
             due: record.due,
-            at: if task == Task::Broadcast { *ready_at } else { Timestamp::MIN },
+            at: if task == Task::Broadcast { ready_at } else { Timestamp::MIN },
             since: record.ready_at(),
             deadline: deadline.filter(|_| !is_open && task == Task::Broadcast),
             last: deadline,

@@ -1,5 +1,7 @@
 //! Order within a profile: posts that ask for it wait until no earlier one is left.
 
+use crate::sabotage::{self, Switch};
+
 use super::site::{Line, Site};
 use super::{Engine, Resident};
 
@@ -42,7 +44,7 @@ impl Engine {
     pub(super) fn is_cut_off(&self, slot: u32) -> bool {
         let Some(post) = self.posts.get(slot as usize).filter(|post| post.in_order) else { return false };
         let site = self.places.get(post.record.pool).and_then(|place| self.sites.get(place));
-        site.is_some_and(|site| !site.window.has(&post.record))
+        site.is_some_and(|site| !site.window.has(&post.record)) && !sabotage::is(Switch::NoCutOff)
     }
 
     /// Whether nothing before it in its line is left, and nothing else of it is in flight.
@@ -54,7 +56,7 @@ impl Engine {
         if site.lines.is_empty() || !post.in_order {
             return true;
         }
-        if !site.window.has(&post.record) {
+        if self.is_cut_off(slot) {
             return false;
         }
         let Some(line) = site.lines.get(post.record.body.profile()) else { return true };

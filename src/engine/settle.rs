@@ -8,6 +8,7 @@ use crate::id::{PostId, Seq, State};
 use crate::limits;
 use crate::post::{Change, Delivery, Doubt, Ending, Event, Outcome, Receipt, Record, Shelf, Step, Terms, Verdict};
 use crate::reply::Promise;
+use crate::sabotage::{self, Switch};
 use crate::time::{Now, Timestamp};
 
 use super::commands::Search;
@@ -250,6 +251,9 @@ impl Engine {
         }
         match answer {
             Answer::Committed(Ok(verdicts)) => self.handle_committed(now, verdicts),
+            Answer::Committed(Err(_)) if sabotage::is(Switch::FailedCommitCounts) => {
+                self.handle_committed(now, Vec::new());
+            }
             Answer::Committed(Err(error)) | Answer::Tidied(Err(error)) => self.fail(error),
             Answer::Loaded { place, page } => self.handle_page(place, page),
             Answer::Listed { token, page } => self.handle_listed(token, page),

@@ -11,6 +11,7 @@ use crate::error::StoreError;
 use crate::id::Seq;
 use crate::limits;
 use crate::post::{Called, Claimed, Cursor, Page, Record, Stored};
+use crate::sabotage::{self, Switch};
 use crate::time::Timestamp;
 
 use super::lifecycle::Phase;
@@ -147,6 +148,7 @@ impl Engine {
             {
                 (Phase::Claimed, None)
             }
+            Some(Claimed { .. }) if sabotage::is(Switch::ForgetDoubt) => (Phase::Armed, None),
             Some(Claimed { attempt, .. }) => (Phase::Armed, Some(attempt)),
         };
         let slot = self.admit(place, record, phase);

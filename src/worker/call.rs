@@ -24,6 +24,7 @@ use crate::post::{
     BroadcastError, Delivery, Doubt, Ending, Guarantee, Line, Prepared, Receipt, Reconciled, Task, Wire,
 };
 use crate::reply::Promise;
+use crate::sabotage::{self, Switch};
 use crate::shard::Token;
 use crate::time::Timestamp;
 
@@ -285,6 +286,9 @@ async fn stop_given_up(delivery: &Delivery) -> bool {
 
 /// What is said of a call that panicked.
 fn panicked(delivery: &Delivery, panic: &(dyn Any + Send)) -> Word {
+    if sabotage::is(Switch::PanicKillsPool) {
+        std::panic::resume_unwind(Box::new("nobody catches it"));
+    }
     let message = panic.downcast_ref::<&str>().map(|text| (*text).to_owned());
     let message = message.or_else(|| panic.downcast_ref::<String>().cloned());
     let message = message.unwrap_or_else(|| "without a message".to_owned());
