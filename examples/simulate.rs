@@ -35,13 +35,16 @@ struct Options {
     /// What to leave out of the worlds, separated by commas.
     #[arg(long, value_delimiter = ',', value_parser = clap::builder::PossibleValuesParser::new(CLASSES))]
     without: Vec<String>,
+    /// A world that breaks a promise is told as it is, not shrunk.
+    #[arg(long)]
+    as_is: bool,
     /// Prints one line of JSON.
     #[arg(long)]
     json: bool,
 }
 
 fn main() -> ExitCode {
-    let Options { seed: first, seeds, hours, twice, without, json } = Options::parse();
+    let Options { seed: first, seeds, hours, twice, without, as_is, json } = Options::parse();
     let without = without.into_iter().collect();
     let plan = Plan { seed: first, time: Duration::from_secs_f64(hours * 3_600.0), without };
     let started = Instant::now();
@@ -61,7 +64,9 @@ fn main() -> ExitCode {
             break;
         }
     }
-    let again = all.broken.as_ref().map(|broken| again(&sim::shrink(&Plan { seed: all.seed, ..plan }, broken)));
+    let plan = Plan { seed: all.seed, ..plan };
+    let small = |broken| if as_is { plan.clone() } else { sim::shrink(&plan, broken) };
+    let again = all.broken.as_ref().map(|broken| again(&small(broken)));
     print(&all, run, again.as_deref(), started.elapsed(), json);
     if all.broken.is_some() { ExitCode::FAILURE } else { ExitCode::SUCCESS }
 }

@@ -26,7 +26,7 @@ const START: i64 = 1_900_000_000_000;
 /// Retries and doubts of the last posts take their time.
 const PATIENCE: Duration = Duration::from_secs(400 * 86_400);
 /// Steps that may pass without the time passing: more of them is a loop.
-const STEPS_AT_ONCE: u64 = 100_000;
+const STEPS_AT_ONCE: u64 = 5_000;
 /// No step passes more time than this.
 const LONGEST: Duration = Duration::from_secs(3_600);
 /// The wall clock is never further behind than this.
