@@ -12,13 +12,20 @@ impl Engine {
         site.lines.get_mut(post.record.body.profile())
     }
 
-    /// Puts a post in order into its profile's line.
+    /// Puts a post in order into its profile's line. One behind it that was handed over before the clock stepped back is
+    /// taken back, if it has not been called.
     pub(super) fn line_up(&mut self, slot: u32) {
         let Some(post) = self.posts.get(slot as usize).filter(|post| post.in_order) else { return };
         let site = self.places.get(post.record.pool).and_then(|place| self.sites.get_mut(place));
-        if let Some(site) = site {
-            let line = site.lines.entry(post.record.body.profile().into()).or_default();
-            line.posts.insert((post.record.due, post.record.seq), slot);
+        let Some(site) = site else { return };
+        let line = site.lines.entry(post.record.body.profile().into()).or_default();
+        line.posts.insert((post.record.due, post.record.seq), slot);
+        let is_first = line.posts.first_key_value().is_some_and(|(_, first)| *first == slot);
+        let behind = line.going.filter(|going| is_first && *going != post.record.seq);
+        if let Some(behind) = behind.and_then(|seq| self.slot(seq))
+            && self.withdraw(behind)
+        {
+            self.unclaim(behind);
         }
     }
 
