@@ -130,6 +130,7 @@ mod inbox;
 #[cfg(all(test, any(interleave = "loom", interleave = "shuttle")))]
 mod interleavings;
 mod limits;
+mod marks;
 mod pool;
 mod post;
 mod quota;

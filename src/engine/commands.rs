@@ -2,6 +2,7 @@
 
 use crate::error::{Error, Result, StoreError};
 use crate::id::{PostId, Seq, State};
+use crate::marks::{self, Mark};
 use crate::post::{Called, Change, Doubt, Found, Name, Notes, Outcome, PostRef, Record, Shelf, Status, Stored};
 use crate::reply::Promise;
 use crate::sabotage::{self, Switch};
@@ -135,6 +136,7 @@ impl Engine {
         let Some(post) = unit.posts.get_mut(index) else { return };
         match found.map(Found::record) {
             Some(record) if record.body.fingerprint() == post.body.fingerprint() => {
+                marks::reach(Mark::KeyKnownLate);
                 unit.known.push((index, record.seq));
                 self.schedule(unit);
             }
@@ -201,6 +203,7 @@ impl Engine {
             }
             (Search::Late(attempt), Some(slot), _) => self.settle_late(slot, &attempt.delivery, attempt.ending),
             (Search::Late(attempt), None, Some(Found::Live(stored))) => {
+                marks::reach(Mark::LateUnresident);
                 if let Some((place, _)) = self.pool(stored.record.pool) {
                     let slot = self.admit(place, stored.record, Phase::Armed);
                     self.settle_late(slot, &attempt.delivery, attempt.ending);
@@ -209,7 +212,7 @@ impl Engine {
                     }
                 }
             }
-            (Search::Late(_), None, _) => {}
+            (Search::Late(_), None, _) => marks::reach(Mark::LateGone),
             (Search::Get(promise), Some(slot), _) => promise.fulfil(Ok(self.status(slot))),
             (Search::Get(promise), None, found) => promise.fulfil(Ok(found.map(|found| self.status_of(found)))),
             (Search::Outcome(post, promise), None, None) => {

@@ -1,5 +1,6 @@
 //! Order within a profile: posts that ask for it wait until no earlier one is left.
 
+use crate::marks::{self, Mark};
 use crate::sabotage::{self, Switch};
 
 use super::site::{Line, Site};
@@ -25,6 +26,7 @@ impl Engine {
         if let Some(behind) = behind.and_then(|seq| self.slot(seq))
             && self.withdraw(behind)
         {
+            marks::reach(Mark::GoesBefore);
             self.unclaim(behind);
         }
     }

@@ -6,6 +6,7 @@ use crate::error::{Error, StoreError};
 use crate::gate::Turned;
 use crate::id::{PostId, Seq, State};
 use crate::limits;
+use crate::marks::{self, Mark};
 use crate::post::{Change, Delivery, Doubt, Ending, Event, Outcome, Receipt, Record, Shelf, Step, Terms, Verdict};
 use crate::reply::Promise;
 use crate::sabotage::{self, Switch};
@@ -73,6 +74,7 @@ impl Engine {
     /// A shard gives back what it cannot start soon: its claim is taken back, and it waits.
     fn handle_returned(&mut self, delivery: &Delivery, until: Timestamp) {
         let Some(slot) = self.flying(delivery) else { return };
+        marks::reach(Mark::Returned);
         self.step(slot, Happening::Withdrawn);
         if let Some(post) = self.posts.get_mut(slot as usize) {
             post.delivery = None;
@@ -184,6 +186,7 @@ impl Engine {
         let to = self.with_receipt(&post.record, receipt.clone());
         // The next part is claimed at once, unless it has to wait.
         let claim = (is_flying && self.closing.is_none() && !self.is_held_up(slot)).then_some(to.next_claim());
+        marks::reach(if claim.is_some() { Mark::PartClaimed } else { Mark::PartHeldUp });
         self.relocate(slot, to, Why::Part { part, receipt }, claim);
     }
 
@@ -266,6 +269,7 @@ impl Engine {
 
     fn handle_committed(&mut self, now: Now, verdicts: Vec<Verdict>) {
         if self.stalled {
+            marks::reach(Mark::Resumed);
             self.stalled = false;
             self.emit(|| Event::StoreResumed);
         }
@@ -279,6 +283,8 @@ impl Engine {
                 Then::Claimed { slot } => {
                     if self.step(slot, Happening::ClaimStored) {
                         self.proceed(slot);
+                    } else {
+                        marks::reach(Mark::ClaimOvertaken);
                     }
                 }
                 Then::Moved { slot, why } => self.moved(slot, why),
@@ -307,6 +313,7 @@ impl Engine {
         let seqs = match verdict {
             Verdict::Stored(seqs) => seqs,
             Verdict::Conflict { index, existing } => {
+                marks::reach(Mark::KeyConflict);
                 let key = posts.get(index).and_then(|post| post.record.body.key()).unwrap_or_default().to_owned();
                 return promise.fulfil(Err(Error::Conflict { key, existing: self.id(existing) }));
             }
@@ -320,6 +327,7 @@ impl Engine {
         promise.fulfil(Ok(ids));
         for (Planned { record, claimed }, kept) in posts.into_iter().zip(seqs) {
             if record.seq != kept {
+                marks::reach(Mark::KeyKnown);
                 continue;
             }
             let (id, due) = (self.id(record.seq), record.due);
@@ -329,6 +337,7 @@ impl Engine {
                 let slot = self.admit(place, record, if claimed { Phase::Claimed } else { Phase::Armed });
                 self.proceed(slot);
             } else if claimed {
+                marks::reach(Mark::ClaimNotKept);
                 self.commits.add(Change::Release { home: record.home() }, None, 0);
             }
         }
@@ -346,6 +355,7 @@ impl Engine {
         if self.comes_back(&record)
             && let Some(place) = self.places.get(record.pool)
         {
+            marks::reach(Mark::BackFromShelf);
             self.forget(slot);
             return self.unshelve(place, record);
         }

@@ -89,6 +89,8 @@ pub struct Given {
     pub profile: String,
     pub key: Option<String>,
     pub due: Timestamp,
+    /// Sent at once if it comes late.
+    pub or_now: bool,
     pub guarantee: Guarantee,
     pub in_order: bool,
     pub parts: usize,
@@ -315,6 +317,14 @@ impl Oracle {
         if let Some(known) = self.posts.get_mut(post) {
             known.was_called = true;
         }
+    }
+
+    /// The power failed then, and a process starts: of what was due nobody knows whether it was called.
+    pub fn forgets_calls(&mut self, failed_at: Duration) {
+        let now = self.now.wall;
+        let is_due = |known: &Known| known.was_hurried() || known.due.iter().any(|due| due <= now);
+        let before = self.posts.iter_mut().filter(|known| known.acknowledged_at.mono <= failed_at && is_due(known));
+        before.for_each(|known| known.was_called = true);
     }
 
     /// A call that the gate let in then is about to be made.

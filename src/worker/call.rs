@@ -19,6 +19,7 @@ use crate::clock::{Bell, Clock};
 use crate::error::Error;
 use crate::id::PostId;
 use crate::limits;
+use crate::marks::{self, Mark};
 use crate::pool::{Call as Calling, DynBroadcaster};
 use crate::post::{
     BroadcastError, Delivery, Doubt, Ending, Guarantee, Line, Prepared, Receipt, Reconciled, Task, Wire,
@@ -73,6 +74,7 @@ impl Call {
             return port.say(Said::Withdrawn { token });
         }
         if facts.deadline.is_some_and(|deadline| started > deadline) {
+            marks::reach(Mark::MissedAtCall);
             let word = Word::Attempt { called: false, ending: Ending::TooLate };
             return port.say(Said::Ended { token, started, word });
         }
@@ -241,8 +243,16 @@ async fn reconcile_first(broadcaster: Arc<dyn DynBroadcaster>, delivery: Deliver
     let later = |reason| uncalled(Ending::Unreconciled(BroadcastError::transient(reason)));
     let found = match Arc::clone(&broadcaster).reconcile(delivery.clone()).await {
         Ok(found) => found,
-        Err(error) => return uncalled(Ending::Unreconciled(error)),
+        Err(error) => {
+            marks::reach(Mark::AskedInVain);
+            return uncalled(Ending::Unreconciled(error));
+        }
     };
+    marks::reach(match found {
+        Reconciled::Sent(_) => Mark::AskedSent,
+        Reconciled::NotSent => Mark::AskedNotSent,
+        Reconciled::Unknown => Mark::AskedUnknown,
+    });
     let is_late = || facts.last.is_some_and(|last| clock.wall() > last);
     match found {
         Reconciled::NotSent => {
@@ -255,6 +265,7 @@ async fn reconcile_first(broadcaster: Arc<dyn DynBroadcaster>, delivery: Deliver
             }
             facts.stage.clear_doubt();
             if is_late() {
+                marks::reach(Mark::AskedTooLate);
                 return uncalled(Ending::TooLate);
             }
         }
@@ -263,10 +274,12 @@ async fn reconcile_first(broadcaster: Arc<dyn DynBroadcaster>, delivery: Deliver
     }
     // The clock may have stepped back while the question was under way.
     if clock.wall() < facts.at {
+        marks::reach(Mark::AskedSteppedBack);
         return later("the clock has stepped back to before its due");
     }
     // The question may have taken so long that it was given up, and another attempt is on its way.
     if !facts.stage.call() {
+        marks::reach(Mark::AskedWithdrawn);
         return later("taken back");
     }
     Word::Attempt { called: true, ending: Ending::Answered(broadcaster.broadcast(delivery).await) }
