@@ -114,17 +114,18 @@ fn run(args: &Args) -> Result<bool, Box<dyn std::error::Error>> {
     let (mut most, mut fewest, mut before) = (0, u64::MAX, 0);
     for step in 1..=steps {
         clock.advance(STEP);
+        let passed = step * STEP.as_secs();
         scheduler.settle().wait()?;
-        if args.cancel_after.is_some_and(|minutes| step * STEP.as_secs() == minutes * 60) {
+        if args.cancel_after.is_some_and(|minutes| passed == minutes * 60) {
             campaign.cancel().wait()?;
             say(format!("cancelled after {} minutes", args.cancel_after.unwrap_or_default()));
         }
-        if step * STEP.as_secs() % 600 == 0 {
+        if passed.is_multiple_of(600) {
             sent = seen.count();
             (most, fewest, before) = (most.max(sent - before), fewest.min(sent - before), sent);
             let status = campaign.status().wait()?.ok_or("the campaign is there")?;
             let end = status.last_due.map(|end| end.format("%H:%M").to_string()).unwrap_or_default();
-            if step * STEP.as_secs() % 1_800 == 0 {
+            if passed.is_multiple_of(1_800) {
                 let at = clock.now().format("%H:%M");
                 say(format!("{at}  {:>7} delivered, {:>7} left, expected end {end}", status.delivered, status.left));
             }

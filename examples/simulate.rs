@@ -10,6 +10,7 @@
 //! world is healed, and every post must come to its end. A world that breaks a promise is shrunk: faults and kinds of
 //! wishes that it does not take are left out (`--without`).
 
+use std::collections::BTreeMap;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
@@ -35,13 +36,19 @@ struct Options {
     /// What to leave out of the worlds, separated by commas.
     #[arg(long, value_delimiter = ',', value_parser = clap::builder::PossibleValuesParser::new(CLASSES))]
     without: Vec<String>,
+    /// Fails if a branch that is seldom taken was never reached, and says which.
+    #[arg(long)]
+    marks: bool,
+    /// A world that breaks a promise is told as it is, not shrunk.
+    #[arg(long)]
+    as_is: bool,
     /// Prints one line of JSON.
     #[arg(long)]
     json: bool,
 }
 
 fn main() -> ExitCode {
-    let Options { seed: first, seeds, hours, twice, without, json } = Options::parse();
+    let Options { seed: first, seeds, hours, twice, without, marks, as_is, json } = Options::parse();
     let without = without.into_iter().collect();
     let plan = Plan { seed: first, time: Duration::from_secs_f64(hours * 3_600.0), without };
     let started = Instant::now();
@@ -61,9 +68,13 @@ fn main() -> ExitCode {
             break;
         }
     }
-    let again = all.broken.as_ref().map(|broken| again(&sim::shrink(&Plan { seed: all.seed, ..plan }, broken)));
+    let plan = Plan { seed: all.seed, ..plan };
+    let small = |broken| if as_is { plan.clone() } else { sim::shrink(&plan, broken) };
+    let again = all.broken.as_ref().map(|broken| again(&small(broken)));
     print(&all, run, again.as_deref(), started.elapsed(), json);
-    if all.broken.is_some() { ExitCode::FAILURE } else { ExitCode::SUCCESS }
+    let unreached: Vec<_> = sim::reached().into_iter().filter(|(_, times)| marks && *times == 0).collect();
+    unreached.iter().for_each(|(what, _)| eprintln!("never reached: {what}"));
+    if all.broken.is_some() || !unreached.is_empty() { ExitCode::FAILURE } else { ExitCode::SUCCESS }
 }
 
 /// The command that runs one plan.
@@ -79,7 +90,8 @@ fn print(all: &Report, seeds: u64, again: Option<&str>, took: Duration, as_json:
         let broken = all.broken.as_ref().map(|broken| json!({ "what": broken.to_string(), "again": again }));
         let figures = json!({
             "seeds": seeds, "hours": simulated, "seconds": took.as_secs_f64(), "steps": all.steps, "posts": all.posts,
-            "calls": all.calls, "faults": all.faults, "checks": all.checks, "broken": broken,
+            "calls": all.calls, "faults": all.faults, "checks": all.checks,
+            "marks": sim::reached().into_iter().collect::<BTreeMap<_, _>>(), "broken": broken,
         });
         return println!("{figures}");
     }
@@ -89,6 +101,8 @@ fn print(all: &Report, seeds: u64, again: Option<&str>, took: Duration, as_json:
     all.faults.iter().for_each(|(fault, times)| println!("  {times:>12}  {fault}"));
     println!("\npromises, and how often they were checked");
     all.checks.iter().for_each(|(promise, times)| println!("  {times:>12}  {promise}"));
+    println!("\nbranches that are seldom taken, and how often they were reached");
+    sim::reached().iter().for_each(|(what, times)| println!("  {times:>12}  {what}"));
     match &all.broken {
         None => println!("\nnone broken"),
         Some(broken) => println!("\nBROKEN, seed {}: {broken}\nagain: {}", all.seed, again.unwrap_or_default()),

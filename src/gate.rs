@@ -11,6 +11,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use rustc_hash::FxHashMap;
 
+use crate::marks::{self, Mark};
 use crate::quota::{Quota, RateLimit, Scope};
 use crate::sync::atomic::{AtomicBool, Ordering};
 use crate::sync::{Mutex, MutexGuard};
@@ -264,10 +265,12 @@ impl Circuit {
             }
             (Phase::Probing { pause, probe_at, entered }, health) if *entered == left => match health {
                 Some(true) => {
+                    marks::reach(Mark::BreakerClosed);
                     self.phase = Phase::Closed { failures: 0 };
                     Some(Turned::Closed)
                 }
                 Some(false) => {
+                    marks::reach(Mark::ProbeFailed);
                     let longer = pause.saturating_mul(2).min(max_pause).max(first);
                     Some(self.open(longer, now))
                 }
@@ -282,6 +285,7 @@ impl Circuit {
     }
 
     fn open(&mut self, pause: Duration, now: Timestamp) -> Turned {
+        marks::reach(Mark::BreakerOpened);
         let probe_at = now.after(pause);
         self.phase = Phase::Open { pause, probe_at };
         Turned::Opened { probe_at }
@@ -327,6 +331,7 @@ impl Gate {
         locked.sweep(now);
         let (until, scope) = locked.next(profile, now);
         if until > now {
+            marks::reach(Mark::LimitReached);
             return Entry::Wait { scope, until };
         }
         if let Some(circuit) = &mut locked.state.circuit {
@@ -351,6 +356,7 @@ impl Gate {
 
     /// The network said that this scope has to wait. Without a profile it is the pool, without an account too.
     pub fn throttle(&self, scope: Scope, profile: &str, until: Timestamp) {
+        marks::reach(Mark::Throttled);
         let mut locked = self.lock();
         self.0.is_guarded.store(true, Ordering::Relaxed);
         self.0.is_changed.store(true, Ordering::Relaxed);

@@ -137,12 +137,14 @@ mod inbox;
 #[cfg(all(test, any(interleave = "loom", interleave = "shuttle")))]
 mod interleavings;
 mod limits;
+mod marks;
 mod pool;
 mod post;
 mod queue;
 mod quota;
 mod reply;
 mod retry;
+mod sabotage;
 mod schedule;
 mod scheduler;
 mod shard;

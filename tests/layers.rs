@@ -8,6 +8,8 @@ const RANKS: &[(&str, u8)] = &[
     ("time", 0),
     ("id", 0),
     ("limits", 0),
+    ("marks", 0),
+    ("sabotage", 0),
     ("sync", 0),
     ("schedule", 0),
     ("wheel", 1),

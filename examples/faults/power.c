@@ -1,6 +1,7 @@
 // A power cut, for tests: everything below $POWER_LIVE is shadowed in $POWER_KEPT, which holds what a disk that lost
 // its power would hold: of each file what it was at its last fsync or fdatasync, of each directory the names it had
-// at its last fsync. Renames and removals are kept at once, as a journaling file system orders them.
+// at its last fsync. A file that was synced before its directory was has the ending `.unnamed` there: its name may be lost.
+// Renames and removals are kept at once, as a journaling file system orders them.
 // sync_file_range counts for nothing: it writes neither the file's size nor the disk's cache. After a power cut the machine
 // boots anew: the id of its boot is what the file $POWER_BOOT says.
 #define _GNU_SOURCE
@@ -41,10 +42,16 @@ static void make_parents(const char *path) {
     }
 }
 
+static const char *unnamed(const char *path, char *out) {
+    snprintf(out, PATH_MAX + 16, "%s.unnamed", path);
+    return out;
+}
+
 static void keep_file(const char *from, const char *to) {
     static char buffer[1 << 16];
-    char fresh[PATH_MAX + 8];
+    char fresh[PATH_MAX + 32], other[PATH_MAX + 16];
     make_parents(to);
+    if (access(to, F_OK) != 0) to = unnamed(to, other);
     snprintf(fresh, sizeof fresh, "%s.fresh", to);
     int in = open(from, O_RDONLY | O_CLOEXEC), out = open(fresh, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0644);
     ssize_t got = 0;
@@ -56,7 +63,7 @@ static void keep_file(const char *from, const char *to) {
 }
 
 static void keep_names(const char *from, const char *to) {
-    char path[PATH_MAX], twin[PATH_MAX];
+    char path[PATH_MAX], twin[PATH_MAX], other[PATH_MAX + 16];
     struct dirent *entry;
     make_parents(to);
     mkdir(to, 0755);
@@ -65,7 +72,8 @@ static void keep_names(const char *from, const char *to) {
         if (entry->d_name[0] == '.') continue;
         snprintf(twin, sizeof twin, "%s/%s", to, entry->d_name);
         if (access(twin, F_OK) == 0) continue;
-        if (entry->d_type == DT_DIR) mkdir(twin, 0755);
+        if (access(unnamed(twin, other), F_OK) == 0) rename(other, twin);
+        else if (entry->d_type == DT_DIR) mkdir(twin, 0755);
         else close(open(twin, O_WRONLY | O_CREAT, 0644));
     }
     if (folder) closedir(folder);
@@ -105,19 +113,23 @@ int fdatasync(int fd) {
 
 int rename(const char *from, const char *to) {
     static int (*real)(const char *, const char *);
-    char kept_from[PATH_MAX], kept_to[PATH_MAX];
+    char kept_from[PATH_MAX], kept_to[PATH_MAX], other[PATH_MAX + 16];
     if (!real) real = dlsym(RTLD_NEXT, "rename");
     int result = real(from, to);
-    if (result == 0 && shadow(from, kept_from) && shadow(to, kept_to)) real(kept_from, kept_to);
+    if (result == 0 && shadow(from, kept_from) && shadow(to, kept_to) && real(kept_from, kept_to) != 0)
+        real(unnamed(kept_from, other), kept_to);
     return result;
 }
 
 int unlink(const char *path) {
     static int (*real)(const char *);
-    char twin[PATH_MAX];
+    char twin[PATH_MAX], other[PATH_MAX + 16];
     if (!real) real = dlsym(RTLD_NEXT, "unlink");
     int result = real(path);
-    if (result == 0 && shadow(path, twin)) real(twin);
+    if (result == 0 && shadow(path, twin)) {
+        real(twin);
+        real(unnamed(twin, other));
+    }
     return result;
 }
 

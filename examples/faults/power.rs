@@ -124,10 +124,16 @@ fn survive(live: &Path, kept: &Path, to: &Path, random: &mut StdRng) -> bool {
             is_torn |= survive(&live, &kept, &to, random);
             continue;
         }
-        if name == "ballast" || to.extension().is_some_and(|extension| extension == "fresh") {
+        if name == "ballast" || to.extension().is_some_and(|extension| extension == "fresh" || extension == "unnamed") {
             continue;
         }
-        let (written, synced) = (fs::read(&live).ok(), fs::read(&kept).ok());
+        let unnamed = fs::read(kept.with_added_extension("unnamed")).ok();
+        if unnamed.is_some() && random.random_bool(0.5) {
+            // What was written is on the disk, and the name is not.
+            is_torn = true;
+            continue;
+        }
+        let (written, synced) = (fs::read(&live).ok(), fs::read(&kept).ok().or(unnamed));
         let bytes = match (written, synced) {
             (Some(written), Some(synced)) => mix(&written, &synced, random),
             // The name itself may have reached the disk, or not.

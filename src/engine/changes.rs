@@ -3,8 +3,10 @@
 
 use crate::error::{Error, Result};
 use crate::id::{PostId, State};
+use crate::marks::{self, Mark};
 use crate::post::{Doubt, Event, Name, Outcome, PostRef, Record, Shelf, Stored};
 use crate::reply::Promise;
+use crate::sabotage::{self, Switch};
 
 use super::commands::Search;
 use super::commits::Why;
@@ -65,6 +67,9 @@ impl Engine {
             return mutation.refuse(Error::NotFound { post: self.id(stored.record.seq).to_string() });
         };
         let is_shelved = stored.record.home().shelf().is_some();
+        if is_shelved {
+            marks::reach(Mark::ChangedOnShelf);
+        }
         let slot =
             if is_shelved { self.admit(place, stored.record, Phase::Armed) } else { self.take_up(place, stored) };
         self.mutate(slot, mutation);
@@ -111,7 +116,12 @@ impl Engine {
             _ => phase.is_open() || self.withdraw(slot),
         };
         if !is_possible {
+            marks::reach(Mark::TooLate);
             return promise.fulfil(Err(Error::TooLate { id, state }));
+        }
+        let is_claiming = || self.posts.get(slot as usize).is_some_and(|post| post.phase == Phase::Claiming);
+        if sabotage::is(Switch::DropCancel) && matches!(wish, Wish::Cancel) && is_claiming() {
+            return promise.fulfil(Ok(()));
         }
         self.change(slot, wish, promise);
     }

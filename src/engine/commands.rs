@@ -2,8 +2,10 @@
 
 use crate::error::{Error, Result, StoreError};
 use crate::id::{PostId, Seq, State};
+use crate::marks::{self, Mark};
 use crate::post::{Called, Change, Doubt, Found, Name, Notes, Outcome, PostRef, Record, Shelf, Status, Stored};
 use crate::reply::Promise;
+use crate::sabotage::{self, Switch};
 use crate::time::Now;
 
 use super::campaigns;
@@ -117,7 +119,7 @@ impl Engine {
             let key = unit.posts.get(index).and_then(|post| post.body.key()).unwrap_or_default().to_owned();
             return self.search(PostRef::from(key), Search::Schedule { unit, index });
         }
-        let Unit { posts, known, campaign, promise } = unit;
+        let Unit { posts, known, campaign, mut promise } = unit;
         if let Some(name) = campaign.as_deref().filter(|name| self.is_cancelled(name)) {
             return promise.fulfil(Err(Error::CampaignCancelled { name: name.to_owned() }));
         }
@@ -137,6 +139,10 @@ impl Engine {
             // A post that is nearly due is claimed in the commit that stores it.
             let claimed = self.claims_along(&record);
             planned.push(Planned { record, claimed });
+        }
+        if sabotage::is(Switch::AckBeforeCommit) && known.is_empty() {
+            let ids = planned.iter().map(|post| self.id(post.record.seq)).collect();
+            std::mem::replace(&mut promise, SchedulePromise::All(Promise::new().0)).fulfil(Ok(ids));
         }
         let claims = planned.iter().filter(|post| post.claimed);
         let claims: Vec<Change> = claims.map(|post| Change::Claim { home: post.record.home(), attempt: 1 }).collect();
@@ -180,6 +186,7 @@ impl Engine {
         let Some(post) = unit.posts.get_mut(index) else { return };
         match found.map(Found::record) {
             Some(record) if record.body.fingerprint() == post.body.fingerprint() => {
+                marks::reach(Mark::KeyKnownLate);
                 unit.known.push((index, record.seq));
                 self.schedule(unit);
             }
@@ -247,6 +254,7 @@ impl Engine {
             }
             (Search::Late(attempt), Some(slot), _) => self.settle_late(slot, &attempt.delivery, attempt.ending),
             (Search::Late(attempt), None, Some(Found::Live(stored))) => {
+                marks::reach(Mark::LateUnresident);
                 if let Some((place, _)) = self.pool(stored.record.pool) {
                     let slot = self.admit(place, stored.record, Phase::Armed);
                     self.settle_late(slot, &attempt.delivery, attempt.ending);
@@ -255,7 +263,7 @@ impl Engine {
                     }
                 }
             }
-            (Search::Late(_), None, _) => {}
+            (Search::Late(_), None, _) => marks::reach(Mark::LateGone),
             (Search::Get(promise), Some(slot), _) => promise.fulfil(Ok(self.status(slot))),
             (Search::Get(promise), None, found) => promise.fulfil(Ok(found.map(|found| self.status_of(found)))),
             (Search::Outcome(post, promise), None, None) => {

@@ -1,5 +1,6 @@
 //! Posts of which it is not known whether they were published.
 
+use crate::marks::{self, Mark};
 use crate::post::{Delivery, Doubt, Ending, Event, Outcome, Receipt, Resolution, Shelf};
 
 use super::commits::Why;
@@ -11,6 +12,7 @@ impl Engine {
     /// An earlier process may have called the broadcaster for this post: keeps that, before anything else is done.
     pub(super) fn doubt(&mut self, place: usize, slot: u32, claim: u32) {
         let Some(Resident { record, .. }) = self.posts.get(slot as usize) else { return };
+        marks::reach(if record.doubt == Doubt::Open { Mark::DoubtedAgain } else { Mark::Doubted });
         let mut to = record.clone();
         to.attempts = to.attempts.max(claim.saturating_sub(to.notes.calls()));
         to.doubt = Doubt::Open;
@@ -43,6 +45,7 @@ impl Engine {
         match ending {
             // Published is published, wherever the post is by now.
             Ending::Answered(Ok(receipt)) if is_same_part && *phase != Phase::Leaving => {
+                marks::reach(Mark::LateSuccess);
                 let was_open = record.doubt != Doubt::None;
                 self.withdraw(slot);
                 if was_open {
@@ -59,6 +62,7 @@ impl Engine {
                     && record.attempts == facts.attempt
                     && phase.is_open() =>
             {
+                marks::reach(Mark::LateFailure);
                 let mut to = record.clone();
                 to.doubt = Doubt::None;
                 if Shelf::of(to.at).is_some() {
@@ -78,7 +82,10 @@ impl Engine {
         let reason = record.notes.reason().unwrap_or_default().to_owned();
         let is_dead = Shelf::of(record.at) == Some(Shelf::Dead);
         match resolution {
-            Resolution::Sent(receipt) => self.sent(slot, receipt, promise),
+            Resolution::Sent(receipt) => {
+                marks::reach(Mark::SentByHost);
+                self.sent(slot, receipt, promise);
+            }
             Resolution::SendAgain => {
                 let why = Why::Changed { promise: Some(promise), event: Event::Resolved { id } };
                 self.send_again(slot, Some(why));

@@ -4,6 +4,7 @@ use bytes::{BufMut, Bytes, BytesMut};
 
 use crate::error::Error;
 use crate::gate::Gate;
+use crate::marks::{self, Mark};
 use crate::post::{Change, Event, Record, Shelf};
 use crate::quota::{RateLimit, Scope};
 use crate::reply::Promise;
@@ -63,6 +64,7 @@ impl Engine {
             PAUSED => site.is_paused = true,
             // An earlier process has not finished with releasing it.
             HELD if value == RELEASING => {
+                marks::reach(Mark::ReleaseGoesOn);
                 site.held.insert(profile.into(), Hold::Releasing(Vec::new()));
                 if let Some(place) = place {
                     self.commits.note(Then::Shelved { place, profile: profile.to_owned() });
@@ -104,6 +106,9 @@ impl Engine {
             let reason = reason.clone();
             self.shelve(slot, Shelf::Held, reason, None);
             return true;
+        }
+        if is_counting {
+            marks::reach(Mark::CountedFirst);
         }
         if hold.is_some() || site.is_paused || is_counting {
             site.waiting.push((slot, record.seq));
@@ -155,6 +160,7 @@ impl Engine {
         }
         let before = site.held.insert(profile.into(), Hold::Held(reason.clone()));
         if let Some(Hold::Releasing(promises)) = before {
+            marks::reach(Mark::HeldWhileReleasing);
             promises.into_iter().for_each(|promise| promise.fulfil(Ok(())));
         }
         let (id, name) = (pool.id, pool.name.to_string());

@@ -4,7 +4,9 @@ use std::time::Duration;
 
 use crate::catch_up::spread;
 use crate::id::Seq;
+use crate::marks::{self, Mark};
 use crate::post::{Doubt, Outcome};
+use crate::sabotage::{self, Switch};
 use crate::time::Timestamp;
 
 use super::{Engine, Resident};
@@ -70,6 +72,9 @@ impl Engine {
             }
             let (until, cursor) = (site.spread_until, site.window.cursor());
             let late = std::mem::take(&mut site.late);
+            if is_full {
+                marks::reach(Mark::SpreadInPart);
+            }
             self.spread(place, &late, until, is_full.then_some(cursor.at));
         }
     }
@@ -102,7 +107,11 @@ impl Engine {
             post.placing = Placing::Done;
             let at = site.gaps.place(post.record.body.profile(), at, true, now).ceil_millis();
             // It was late when it was put here; the clock may have stepped back since.
-            post.ready_at = at.max(post.record.ready_at());
+            if at < post.record.ready_at() {
+                marks::reach(Mark::SpreadAfterStep);
+            }
+            let is_early = sabotage::is(Switch::SpreadEarly);
+            post.ready_at = if is_early { at } else { at.max(post.record.ready_at()) };
             self.proceed(slot);
         }
     }

@@ -50,9 +50,11 @@ use crate::error::{Error, StoreError};
 use crate::gate::Gate;
 use crate::id::{PoolId, PostId, Seq, SeqMap};
 use crate::limits;
+use crate::marks::{self, Mark};
 use crate::post::{Change, Delivery, Doubt, Event, Facts, Guarantee, Noted, Outcome, Record, Stage, Task};
 use crate::reply::Promise;
 use crate::retry::RetryPolicy;
+use crate::sabotage::{self, Switch};
 use crate::time::{Now, Timestamp, Wake};
 use crate::wheel::{Handle, Wheel};
 
@@ -361,13 +363,17 @@ impl Engine {
 
     /// Takes notice of the time, and of a wall clock that has stepped. Forward, what became due is due; back,
     /// the wheel goes back with it: what has been handed over stays handed over, what has not waits again.
-    fn observe(&mut self, now: Now) {
+    fn observe(&mut self, mut now: Now) {
+        if sabotage::is(Switch::MonoDue) {
+            now.wall = self.now.wall.after(now.mono.saturating_sub(self.now.mono));
+        }
         let passed = micros(now.mono) - micros(self.now.mono);
         let by = now.wall.micros().saturating_sub(self.now.wall.micros()).saturating_sub(passed);
         if by.unsigned_abs() > STEP.as_micros() as u64 {
             self.emit(|| Event::ClockStepped { by_micros: by });
         }
         if tick(now.wall) < self.wheel.now() {
+            marks::reach(Mark::Rewound);
             self.wheel.rewind(tick(now.wall));
         }
         self.now = now;
@@ -435,7 +441,10 @@ impl Engine {
                 self.wait_until(slot, Self::hand_over_at(post));
                 self.make_ready(slot);
             }
-            Phase::Claimed if self.is_held_up(slot) || !self.is_first(slot) => self.unclaim(slot),
+            Phase::Claimed if self.is_held_up(slot) || !self.is_first(slot) => {
+                marks::reach(Mark::ClaimReleasedAtDue);
+                self.unclaim(slot);
+            }
             Phase::Claimed => self.hand_over(slot),
             Phase::Preparing => self.is_due_unprepared(slot),
             _ => {}
@@ -463,11 +472,15 @@ impl Engine {
             // One that had to step back may be too late before its turn comes.
             let deadline = self.deadline(post).filter(|deadline| *deadline < claim_at);
             match deadline.map(|deadline| deadline.after(Duration::from_millis(1))) {
-                Some(over) if over <= now => self.miss(slot, now),
+                Some(over) if over <= now => {
+                    marks::reach(Mark::MissedAhead);
+                    self.miss(slot, now);
+                }
                 over => self.wait_until(slot, over.unwrap_or(claim_at)),
             }
         } else if self.is_cut_off(slot) {
             // It comes again, after those before it.
+            marks::reach(Mark::CutOff);
             self.forget(slot);
         } else if !self.hold_up(slot) && self.place(slot) && self.is_first(slot) {
             let at = self.posts.get(slot as usize).map_or(now, |post| post.ready_at.max(now));
@@ -489,9 +502,15 @@ impl Engine {
         if !self.step(slot, Happening::ClaimDue) {
             return;
         }
+        if sabotage::is(Switch::ClaimNotDurable) {
+            return self.commits.note(Then::Claimed { slot });
+        }
         if let Some(post) = self.posts.get(slot as usize) {
             let claim = Change::Claim { home: post.record.home(), attempt: post.record.next_claim() };
             self.commits.add(claim, Some(Then::Claimed { slot }), 0);
+        }
+        if sabotage::is(Switch::ClaimAfterDispatch) && self.step(slot, Happening::ClaimStored) {
+            self.proceed(slot);
         }
     }
 
@@ -526,7 +545,11 @@ impl Engine {
         let ready = post.ready.take()?;
         let facts = ready.facts();
         let is_good = facts.notes.prepared().is_none_or(|prepared| prepared.valid_until >= self.now.wall);
-        (facts.at == post.ready_at && is_good).then_some(ready)
+        let is_same = facts.at == post.ready_at && is_good;
+        if !is_same {
+            marks::reach(Mark::ReadyOutdated);
+        }
+        is_same.then_some(ready)
     }
 
     /// A delivery of this post.
@@ -534,6 +557,8 @@ impl Engine {
         let Resident { record, ready_at, prepare, .. } = self.posts.get(slot as usize)?;
         let (_, pool) = self.pool(record.pool)?;
         let deadline = pool.deadline(record);
+        let is_early = sabotage::is(Switch::OneMsEarly);
+        let ready_at = if is_early { ready_at.before(Duration::from_millis(1)) } else { *ready_at };
         let mut notes = record.notes.clone();
         if notes.prepared().is_some_and(|ready| ready.valid_until < self.now.wall) && task == Task::Broadcast {
             notes.edit(|noted| noted.prepared = None);
@@ -546,7 +571,7 @@ impl Engine {
             pool: Arc::clone(&pool.name),
             task,
             due: record.due,
-            at: if task == Task::Broadcast { *ready_at } else { Timestamp::MIN },
+            at: if task == Task::Broadcast { ready_at } else { Timestamp::MIN },
             since: record.ready_at(),
             deadline: deadline.filter(|_| !is_open && task == Task::Broadcast),
             last: deadline,
@@ -569,6 +594,7 @@ impl Engine {
         if post.delivery.take_if(|delivery| delivery.facts().stage.withdraw()).is_none() {
             return false;
         }
+        marks::reach(Mark::Withdrawn);
         self.step(slot, Happening::Withdrawn)
     }
 
@@ -591,6 +617,7 @@ impl Engine {
     fn release(&mut self, slot: u32) {
         let Some(post) = self.posts.get(slot as usize) else { return };
         if post.phase == Phase::Claimed {
+            marks::reach(Mark::ClaimReleasedAtClose);
             let home = post.record.home();
             self.commits.add(Change::Release { home }, None, 0);
         }
@@ -698,6 +725,7 @@ impl Engine {
     fn watch_store(&mut self) {
         let working = self.commits.working_since().map(|since| self.now.machine.saturating_sub(since));
         if let Some(stalled) = working.filter(|stalled| !self.stalled && *stalled >= self.settings.stall_after) {
+            marks::reach(Mark::Stalled);
             self.stalled = true;
             self.emit(|| Event::StoreStalled { stalled });
             self.refuse_pending(&Error::StoreStalled { stalled });
@@ -762,6 +790,7 @@ impl Engine {
             return;
         }
         self.emit(|| Event::StoreFailed { reason: error.to_string() });
+        marks::reach(Mark::Failed);
         let told = Error::Store(error.clone());
         self.failed = Some(error);
         self.outgoing.iter_mut().for_each(Vec::clear);
@@ -839,6 +868,9 @@ impl Engine {
         let waited = self.now.mono >= closing.deadline || self.failed.is_some();
         // Past the deadline what is in flight is left behind: its claim is durable, the next start knows it.
         if flushed && (waited || !flying) {
+            if flying {
+                marks::reach(Mark::LeftFlying);
+            }
             closing.stopped = true;
             let promise = closing.promise.take();
             self.effects.push_back(Effect::Stop { promise, hangs });

@@ -1,5 +1,8 @@
 //! Order within a profile: posts that ask for it wait until no earlier one is left.
 
+use crate::marks::{self, Mark};
+use crate::sabotage::{self, Switch};
+
 use super::site::{Line, Site};
 use super::{Engine, Resident};
 
@@ -10,13 +13,21 @@ impl Engine {
         site.lines.get_mut(post.record.body.profile())
     }
 
-    /// Puts a post in order into its profile's line.
+    /// Puts a post in order into its profile's line. One behind it that was handed over before the clock stepped back is
+    /// taken back, if it has not been called.
     pub(super) fn line_up(&mut self, slot: u32) {
         let Some(post) = self.posts.get(slot as usize).filter(|post| post.in_order) else { return };
         let site = self.places.get(post.record.pool).and_then(|place| self.sites.get_mut(place));
-        if let Some(site) = site {
-            let line = site.lines.entry(post.record.body.profile().into()).or_default();
-            line.posts.insert((post.record.due, post.record.seq), slot);
+        let Some(site) = site else { return };
+        let line = site.lines.entry(post.record.body.profile().into()).or_default();
+        line.posts.insert((post.record.due, post.record.seq), slot);
+        let is_first = line.posts.first_key_value().is_some_and(|(_, first)| *first == slot);
+        let behind = line.going.filter(|going| is_first && *going != post.record.seq);
+        if let Some(behind) = behind.and_then(|seq| self.slot(seq))
+            && self.withdraw(behind)
+        {
+            marks::reach(Mark::GoesBefore);
+            self.unclaim(behind);
         }
     }
 
@@ -42,7 +53,7 @@ impl Engine {
     pub(super) fn is_cut_off(&self, slot: u32) -> bool {
         let Some(post) = self.posts.get(slot as usize).filter(|post| post.in_order) else { return false };
         let site = self.places.get(post.record.pool).and_then(|place| self.sites.get(place));
-        site.is_some_and(|site| !site.window.has(&post.record))
+        site.is_some_and(|site| !site.window.has(&post.record)) && !sabotage::is(Switch::NoCutOff)
     }
 
     /// Whether nothing before it in its line is left, and nothing else of it is in flight.
@@ -54,7 +65,7 @@ impl Engine {
         if site.lines.is_empty() || !post.in_order {
             return true;
         }
-        if !site.window.has(&post.record) {
+        if self.is_cut_off(slot) {
             return false;
         }
         let Some(line) = site.lines.get(post.record.body.profile()) else { return true };

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use crate::error::Error;
 use crate::limits;
+use crate::marks::{self, Mark};
 use crate::post::{BroadcastError, Delivery, Event, Failure, Notes, Outcome, Prepared, Ready, Record, Shelf, Task};
 use crate::time::Timestamp;
 
@@ -112,6 +113,7 @@ impl Engine {
     pub(super) fn is_due_unprepared(&mut self, slot: u32) {
         let Some(post) = self.posts.get_mut(slot as usize) else { return };
         if post.delivery.take_if(|delivery| delivery.facts().stage.withdraw()).is_some() {
+            marks::reach(Mark::UnpreparedAtDue);
             return self.not_prepared(slot, 1, BroadcastError::permanent("others were prepared until it was due"));
         }
         let deadline = self.posts.get(slot as usize).and_then(|post| self.deadline(post));
@@ -130,6 +132,7 @@ impl Engine {
         };
         let Some(post) = self.posts.get_mut(slot as usize).filter(is_awaited) else {
             // The post was changed or has left meanwhile: nobody needs it.
+            marks::reach(Mark::PreparedForNobody);
             if let Ok(prepared) = result {
                 let mut notes = Notes::default();
                 let at = self.now.wall;
@@ -158,6 +161,7 @@ impl Engine {
         });
         if !to.is_unprepared() && valid_until < to.ready_at().max(now).after(LASTS) {
             // It does not last even until it could be sent: there is no use in asking again.
+            marks::reach(Mark::PreparedTooShort);
             self.step(slot, Happening::PrepareEnded);
             return self.give_up_preparing(slot);
         }

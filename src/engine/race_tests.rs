@@ -416,3 +416,27 @@ fn a_post_in_order_that_was_left_to_the_store_is_not_overtaken() {
     let place = |id| order.iter().position(|other| *other == id);
     assert!(place(first).is_some() && place(first) < place(second), "{:?} {:?}", place(first), place(second));
 }
+
+#[test]
+fn a_post_in_order_that_comes_after_the_clock_stepped_back_is_not_overtaken_by_one_handed_over_before() {
+    let mut rig = Rig::new();
+    let in_order = || Post::new("p", "x").profile("a").in_order();
+    let later = rig.stored(1_000, &in_order());
+    rig.pass(1_000);
+    rig.work();
+    let early = rig.delivered.pop().unwrap();
+    assert_eq!(early.id(), later);
+    rig.now.wall = rig.now.wall.before(Duration::from_secs(60));
+    let sooner = rig.stored(500, &in_order());
+    assert!(!early.facts().stage.call(), "it was not taken back");
+    for id in [sooner, later] {
+        (0..700).for_each(|_| {
+            rig.pass(100);
+            rig.work();
+        });
+        let delivery = rig.call();
+        assert_eq!(delivery.id(), id);
+        rig.answer(&delivery, Ok("sent"));
+        rig.work();
+    }
+}

@@ -6,8 +6,10 @@ use crate::error::{Error, StoreError};
 use crate::gate::Turned;
 use crate::id::{PostId, Seq, State};
 use crate::limits;
+use crate::marks::{self, Mark};
 use crate::post::{Change, Delivery, Doubt, Ending, Event, Outcome, Receipt, Record, Shelf, Step, Terms, Verdict};
 use crate::reply::Promise;
+use crate::sabotage::{self, Switch};
 use crate::time::{Now, Timestamp};
 
 use super::campaigns::Tally;
@@ -73,6 +75,7 @@ impl Engine {
     /// A shard gives back what it cannot start soon: its claim is taken back, and it waits.
     fn handle_returned(&mut self, delivery: &Delivery, until: Timestamp) {
         let Some(slot) = self.flying(delivery) else { return };
+        marks::reach(Mark::Returned);
         self.step(slot, Happening::Withdrawn);
         if let Some(post) = self.posts.get_mut(slot as usize) {
             post.delivery = None;
@@ -184,6 +187,7 @@ impl Engine {
         let to = self.with_receipt(&post.record, receipt.clone());
         // The next part is claimed at once, unless it has to wait.
         let claim = (is_flying && self.closing.is_none() && !self.is_held_up(slot)).then_some(to.next_claim());
+        marks::reach(if claim.is_some() { Mark::PartClaimed } else { Mark::PartHeldUp });
         self.relocate(slot, to, Why::Part { part, receipt }, claim);
     }
 
@@ -258,6 +262,9 @@ impl Engine {
         }
         match answer {
             Answer::Committed(Ok(verdicts)) => self.handle_committed(now, verdicts),
+            Answer::Committed(Err(_)) if sabotage::is(Switch::FailedCommitCounts) => {
+                self.handle_committed(now, Vec::new());
+            }
             Answer::Committed(Err(error)) | Answer::Tidied(Err(error)) => self.fail(error),
             Answer::Loaded { place, page } => self.handle_page(place, page),
             Answer::Listed { token, page } => self.handle_listed(token, page),
@@ -270,6 +277,7 @@ impl Engine {
 
     fn handle_committed(&mut self, now: Now, verdicts: Vec<Verdict>) {
         if self.stalled {
+            marks::reach(Mark::Resumed);
             self.stalled = false;
             self.emit(|| Event::StoreResumed);
         }
@@ -293,6 +301,8 @@ impl Engine {
                 Then::Claimed { slot } => {
                     if self.step(slot, Happening::ClaimStored) {
                         self.proceed(slot);
+                    } else {
+                        marks::reach(Mark::ClaimOvertaken);
                     }
                 }
                 Then::Moved { slot, why } => self.moved(slot, why),
@@ -322,6 +332,7 @@ impl Engine {
         let seqs = match verdict {
             Verdict::Stored(seqs) => seqs,
             Verdict::Conflict { index, existing } => {
+                marks::reach(Mark::KeyConflict);
                 let key = posts.get(index).and_then(|post| post.record.body.key()).unwrap_or_default().to_owned();
                 return promise.fulfil(Err(Error::Conflict { key, existing: self.id(existing) }));
             }
@@ -342,6 +353,7 @@ impl Engine {
         for (Planned { record, claimed }, kept) in posts.into_iter().zip(seqs) {
             self.fixed(&record, record.seq == kept);
             if record.seq != kept {
+                marks::reach(Mark::KeyKnown);
                 continue;
             }
             let (id, due) = (self.id(record.seq), record.due);
@@ -351,6 +363,7 @@ impl Engine {
                 let slot = self.admit(place, record, if claimed { Phase::Claimed } else { Phase::Armed });
                 self.proceed(slot);
             } else if claimed {
+                marks::reach(Mark::ClaimNotKept);
                 self.commits.add(Change::Release { home: record.home() }, None, 0);
             }
         }
@@ -368,6 +381,7 @@ impl Engine {
         if self.comes_back(&record)
             && let Some(place) = self.places.get(record.pool)
         {
+            marks::reach(Mark::BackFromShelf);
             self.forget(slot);
             return self.unshelve(place, record);
         }

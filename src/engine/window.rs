@@ -10,7 +10,9 @@ use std::time::Duration;
 use crate::error::StoreError;
 use crate::id::Seq;
 use crate::limits;
+use crate::marks::{self, Mark};
 use crate::post::{Called, Claimed, Cursor, Page, Record, Stored};
+use crate::sabotage::{self, Switch};
 use crate::time::Timestamp;
 
 use super::lifecycle::Phase;
@@ -108,13 +110,18 @@ impl Engine {
         };
         if let Some(site) = self.sites.get_mut(place) {
             let bound = site.window.loading.take().unwrap_or(through);
+            if bound < through {
+                marks::reach(Mark::PageCut);
+            }
             site.window.cursor = through.min(bound);
         }
         if self.closing.is_some() {
             return;
         }
         for stored in posts {
-            if !self.by_seq.contains_key(&stored.record.seq) {
+            if self.by_seq.contains_key(&stored.record.seq) {
+                marks::reach(Mark::PageKnown);
+            } else {
                 self.take_up(place, stored);
             }
         }
@@ -135,9 +142,13 @@ impl Engine {
             Some(Claimed { attempt, called: Called::No })
                 if attempt == record.next_claim() && record.ready_at() > self.now.wall =>
             {
+                marks::reach(Mark::ClaimStands);
                 (Phase::Claimed, None)
             }
-            Some(Claimed { called: Called::No, .. }) => (Phase::Armed, None),
+            Some(Claimed { called: Called::No, .. }) => {
+                marks::reach(Mark::ClaimVoid);
+                (Phase::Armed, None)
+            }
             // Its due had not come when the earlier process had ended: it was not handed over. Not so if the clock
             // showed less at our start than that process had seen.
             Some(Claimed { attempt, called: Called::Unknown })
@@ -145,8 +156,10 @@ impl Engine {
                     && record.ready_at() > self.born
                     && self.born >= self.settings.last_commit_at =>
             {
+                marks::reach(Mark::ClaimStandsUnknown);
                 (Phase::Claimed, None)
             }
+            Some(Claimed { .. }) if sabotage::is(Switch::ForgetDoubt) => (Phase::Armed, None),
             Some(Claimed { attempt, .. }) => (Phase::Armed, Some(attempt)),
         };
         let slot = self.admit(place, record, phase);
@@ -170,6 +183,7 @@ impl Engine {
         }
         let Some(Site { window, .. }) = self.sites.get_mut(place) else { return false };
         if at <= window.cursor && window.bytes >= memory {
+            marks::reach(Mark::DrawnBack);
             window.draw_back(Cursor::just_before(record.home()));
         }
         at <= window.cursor
@@ -187,6 +201,7 @@ impl Engine {
             return false;
         }
         let nearer = Cursor::through(self.now.wall.after(ahead));
+        marks::reach(Mark::Shortened);
         window.draw_back(nearer);
         let id = pool.id;
         let far = |post: &Resident| {

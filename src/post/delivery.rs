@@ -10,6 +10,7 @@ use crate::error::Error;
 use crate::id::PostId;
 use crate::limits;
 use crate::reply::{Promise, Reply};
+use crate::sabotage::{self, Switch};
 use crate::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 use crate::time::Timestamp;
 
@@ -243,6 +244,7 @@ impl Delivery {
     /// and for a part after the first a hyphen and its number.
     pub fn idempotency_key(&self) -> String {
         match self.part() {
+            _ if sabotage::is(Switch::NewKey) && self.attempt() == 2 => "another".to_owned(),
             0 => self.facts().id.to_string(),
             part => format!("{}-{part}", self.facts().id),
         }

@@ -98,6 +98,10 @@ pub struct Host {
     /// Wishes that something stand still, or go on.
     stops: u64,
     listener: Option<Events>,
+    /// Of a thousand posts that are handed in again: with another content.
+    pub others: u64,
+    /// Of a thousand batches: large ones.
+    pub large: u64,
     /// It decides about everything that is not decided.
     is_healing: bool,
 }
@@ -138,6 +142,8 @@ impl Host {
             open: Vec::new(),
             stops: 0,
             listener: None,
+            others: 0,
+            large: 0,
             is_healing: false,
         }
     }
@@ -155,7 +161,10 @@ impl Host {
         match wish {
             Wish::Schedule => self.schedule(scheduler, 1),
             Wish::Batch => {
-                let posts = 1 + self.dice.below(20) as usize;
+                let mut posts = 1 + self.dice.below(20) as usize;
+                if self.large > 0 && self.dice.falls(self.large) {
+                    posts *= 8;
+                }
                 self.schedule(scheduler, posts);
             }
             Wish::Again => self.schedule_again(scheduler),
@@ -214,6 +223,8 @@ impl Host {
             profile,
             key: self.dice.falls(200).then(|| format!("key {posts}")),
             due: self.due(),
+            // Where keys are played with, some are refused if they come late, unless they are known.
+            or_now: self.others == 0 || posts.is_multiple_of(2),
             guarantee: if self.dice.falls(once) { Guarantee::AtMostOnce } else { Guarantee::AtLeastOnce },
             parts,
             grace: self.dice.falls(dated).then(|| self.dice.millis(600_000)),
@@ -225,13 +236,13 @@ impl Host {
         let content = |part| Content { post, part, revision: 0 }.write();
         let mut built = Post::new(pool_name(given.pool), content(0))
             .at(given.due.to_datetime())
-            .or_now()
             .guarantee(given.guarantee)
             .profile(given.profile.clone());
         built = (1..given.parts).fold(built, |built, part| built.then(content(part)));
         built = given.key.iter().fold(built, |built, key| built.key(key));
         built = given.grace.iter().fold(built, |built, grace| built.expires_after(*grace));
         built = priority.iter().fold(built, |built, priority| built.priority(*priority));
+        built = if given.or_now { built.or_now() } else { built };
         if given.in_order { built.in_order() } else { built }
     }
 
@@ -257,9 +268,21 @@ impl Host {
         if let Some(given) = given.filter(|given| given.key.is_some()) {
             // If it is the first to arrive, and late, it is due now.
             self.scene.look().oracle.ask_due(post, Timestamp::MIN);
-            let reply = scheduler.schedule_all([Self::post(&given, post, None)]);
+            let again = if self.others > 0 && self.dice.falls(self.others) {
+                self.another(&given, post)
+            } else {
+                Self::post(&given, post, None)
+            };
+            let reply = scheduler.schedule_all([again]);
             self.open.push(Open::Scheduled { posts: vec![post], reply });
         }
+    }
+
+    /// The same post with another content: it is not to be taken if the first one was.
+    fn another(&mut self, given: &Given, post: usize) -> Post {
+        let revision = self.scene.look().oracle.ask_edit(post, 0);
+        let payload = Content { post, part: 0, revision }.write().into();
+        Post { payload, ..Self::post(given, post, None) }
     }
 
     fn change(&mut self, scheduler: &Scheduler, wish: Wish, post: usize, id: PostId) {

@@ -18,6 +18,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::time::Duration;
 
+pub use crate::marks::reached;
 pub use plan::{CLASSES, Plan};
 
 /// What a run came to.

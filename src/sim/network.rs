@@ -7,7 +7,7 @@ use crate::pool::Broadcaster;
 use crate::post::{BroadcastError, Delivery, Prepared, Receipt, Reconciled};
 use crate::quota::Scope;
 
-use super::oracle::Content;
+use super::oracle::{Content, TIMEOUT};
 use super::plan::{Draw, Plan};
 use super::scene::Scene;
 
@@ -24,6 +24,8 @@ pub struct Moods {
     beating: u64,
     /// Longest answer, in milliseconds.
     slowest: u64,
+    /// Answers that come after the call was given up.
+    pub late: u64,
 }
 
 impl Moods {
@@ -38,6 +40,7 @@ impl Moods {
             hanging: draw.rate(plan, "hanging calls", 100),
             beating: draw.rate(plan, "heartbeats and checkpoints", 300),
             slowest: draw.rate(plan, "slow answers", 20_000),
+            late: 0,
         }
     }
 
@@ -52,6 +55,7 @@ impl Moods {
             hanging: 0,
             beating: 0,
             slowest: 1,
+            late: 0,
         }
     }
 }
@@ -87,9 +91,14 @@ impl Network {
     /// The fate of a call, whether it publishes although it does not say so, and how long it takes.
     fn fate(&self) -> (Fate, bool, Duration) {
         let mut state = self.scene.look();
-        let Moods { failing, refusing, losing, throttling, expelling, panicking, hanging, slowest, .. } = state.moods;
+        let Moods { failing, refusing, losing, throttling, expelling, panicking, hanging, slowest, late, .. } =
+            state.moods;
         let (mut fallen, publishes) = (state.dice.below(1_000), state.dice.falls(500));
-        let after = if state.dice.falls(300) { Duration::ZERO } else { state.dice.millis(slowest + 1) };
+        let mut after = if state.dice.falls(300) { Duration::ZERO } else { state.dice.millis(slowest + 1) };
+        if late > 0 && state.dice.falls(late) {
+            state.fault("an answer is late");
+            after += TIMEOUT + state.dice.millis(60_000);
+        }
         let retry = Duration::from_secs(1 + state.dice.below(60));
         let answers = [
             (failing, "the network fails", Fate::Answers(Err(BroadcastError::transient("503")))),
@@ -147,6 +156,10 @@ impl Broadcaster for Network {
         }
         if !after.is_zero() {
             self.scene.sleep(after).await;
+        }
+        if beats && after >= TIMEOUT {
+            // Nobody waits for it any more.
+            let _ = delivery.checkpoint(Vec::new()).await;
         }
         if !is_first {
             publish();

@@ -41,6 +41,10 @@ const LIMIT: &str = "limits are kept";
 const CHECKPOINT: &str = "checkpoints are handed over";
 /// What was prepared for other content is not handed over.
 const PREPARED: &str = "what is prepared fits";
+/// A broadcaster that panics ends its own call alone.
+pub const PANIC: &str = "a panic ends its own call alone";
+/// Every attempt at a post has the same idempotency key, and no other post has it.
+const NETWORK_KEYS: &str = "one post, one idempotency key";
 /// Questions are answered.
 pub const ANSWERED: &str = "questions are answered";
 /// Not more than a process that does nothing but turn in circles.
@@ -85,6 +89,8 @@ pub struct Given {
     pub profile: String,
     pub key: Option<String>,
     pub due: Timestamp,
+    /// Sent at once if it comes late.
+    pub or_now: bool,
     pub guarantee: Guarantee,
     pub in_order: bool,
     pub parts: usize,
@@ -148,6 +154,8 @@ struct Known {
     was_called: bool,
     /// How often each part was published.
     published: Vec<u32>,
+    /// The idempotency key of each part.
+    network_keys: Vec<Option<String>>,
     under_way: Option<Call>,
     /// When its shard began to count the time of its last call.
     entered_at: Duration,
@@ -196,6 +204,8 @@ pub enum Stop {
 pub struct Oracle {
     posts: Vec<Known>,
     keys: BTreeMap<String, PostId>,
+    /// What has which idempotency key.
+    named: BTreeMap<String, (usize, usize)>,
     pub pools: Vec<Rules>,
     pub calls: u64,
     pub checks: BTreeMap<&'static str, u64>,
@@ -226,6 +236,7 @@ impl Oracle {
             is_repeated: false,
             was_called: false,
             published: vec![0; given.parts],
+            network_keys: vec![None; given.parts],
             under_way: None,
             entered_at: Duration::ZERO,
             given,
@@ -308,6 +319,14 @@ impl Oracle {
         }
     }
 
+    /// The power failed then, and a process starts: of what was due nobody knows whether it was called.
+    pub fn forgets_calls(&mut self, failed_at: Duration) {
+        let now = self.now.wall;
+        let is_due = |known: &Known| known.was_hurried() || known.due.iter().any(|due| due <= now);
+        let before = self.posts.iter_mut().filter(|known| known.acknowledged_at.mono <= failed_at && is_due(known));
+        before.for_each(|known| known.was_called = true);
+    }
+
     /// A call that the gate let in then is about to be made.
     pub fn enters(&mut self, post: usize, at: Now) {
         if let Some(known) = self.posts.get_mut(post) {
@@ -357,6 +376,10 @@ impl Oracle {
         let stops = self.pools.get(pool).map(|rules| (rules.paused, rules.held.get(&profile).copied()));
         let is_stopped = stops.is_some_and(|(paused, held)| paused == Stop::Stopped || held == Some(Stop::Stopped));
         let before = self.out_of_order(post, process);
+        let named = delivery.idempotency_key();
+        let first_named = *self.named.entry(named.clone()).or_insert((post, part));
+        let key = self.posts[post].network_keys[part].get_or_insert_with(|| named.clone());
+        let is_named = *key == named && first_named == (post, part);
 
         self.check(EARLY, now >= first && now >= due, || format!("post {post} at {now:?}, due {first:?} or {due:?}"));
         self.check(CONTENT, is_due, || format!("post {post} has {due:?}, which it does not have any more"));
@@ -370,6 +393,7 @@ impl Oracle {
         let story = before.map(|before| self.posts[before].story());
         self.check(ORDER, before.is_none(), || format!("post {post}, due {due:?}, at {now:?} before {story:?}"));
         self.check(CHECKPOINT, is_kept, || format!("post {post} got {kept:?}"));
+        self.check(NETWORK_KEYS, is_named, || format!("post {post}, part {part} has {named}"));
         self.check(PREPARED, is_fit, || format!("post {post}, revision {revision}"));
         if delivery.parts() > 1 {
             self.check(THREADS, is_after, || format!("post {post}, part {part}"));

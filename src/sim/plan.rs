@@ -59,6 +59,12 @@ pub const CLASSES: &[&str] = &[
     "breakers",
     "catching up",
     "little memory",
+    "late answers",
+    "power cuts",
+    "stuck call logs",
+    "other content for keys",
+    "large batches",
+    "restless starts",
 ];
 
 /// Draws what a world has.

@@ -3,6 +3,7 @@
 use std::collections::VecDeque;
 use std::fmt;
 use std::io;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -23,7 +24,7 @@ use crate::store::backend::Backend;
 use crate::time::{Now, Timestamp, Wake};
 use crate::worker::{Call, Callers, Desk};
 
-use super::oracle::Content;
+use super::oracle::{Content, PANIC};
 use super::scene::Scene;
 
 /// Turns after which tasks of a runtime that are awake have done what they can.
@@ -160,8 +161,10 @@ impl Process {
                 oracle.enters(Content::read(call.delivery.payload()).post, entered);
                 oracle.calls
             };
-            call.make(&crew.broadcaster, &clock, self.runtime.handle());
+            let made = AssertUnwindSafe(|| call.make(&crew.broadcaster, &clock, self.runtime.handle()));
+            let is_made = catch_unwind(made).is_ok();
             let oracle = &mut self.scene.look().oracle;
+            oracle.check(PANIC, is_made, || format!("pool {}", crew.pool));
             if oracle.calls > before {
                 oracle.entered(crew.pool, entered);
             }

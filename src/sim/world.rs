@@ -26,11 +26,13 @@ const START: i64 = 1_900_000_000_000;
 /// Retries and doubts of the last posts take their time.
 const PATIENCE: Duration = Duration::from_secs(400 * 86_400);
 /// Steps that may pass without the time passing: more of them is a loop.
-const STEPS_AT_ONCE: u64 = 100_000;
+const STEPS_AT_ONCE: u64 = 5_000;
 /// No step passes more time than this.
 const LONGEST: Duration = Duration::from_secs(3_600);
 /// The wall clock is never further behind than this.
 const BACK: Duration = Duration::from_secs(2 * 86_400);
+/// A process is young for so many steps.
+const YOUNG: u64 = 100;
 /// Steps between two looks whether all is over.
 const LOOK: u32 = 500;
 /// Commands and events that wait, at most.
@@ -48,6 +50,9 @@ struct Rates {
     forward: u64,
     back: u64,
     suspend: u64,
+    /// Of a thousand kills.
+    power: u64,
+    stick: u64,
 }
 
 /// What a pool is like, in every process.
@@ -87,6 +92,11 @@ pub struct World {
     pace: u64,
     rates: Rates,
     host: Host,
+    /// So many times as often the wall clock steps back while a process is young.
+    restless: u64,
+    /// Steps of the process.
+    age: u64,
+    power_failed_at: Option<Duration>,
     step: u64,
 }
 
@@ -101,6 +111,7 @@ impl World {
             forward: draw.rate(plan, "steps forward", 2_000),
             back: draw.rate(plan, "steps back", 2_000),
             suspend: draw.rate(plan, "suspends", 500),
+            ..Rates::default()
         };
         let moods = Moods::draw(plan, &mut draw);
         let now = Now { wall: Timestamp::from_millis(START), mono: Duration::ZERO, machine: Duration::ZERO };
@@ -116,7 +127,7 @@ impl World {
         };
         scene.look().oracle.pools = grounds.iter().map(rules).collect();
         let host = Host::new(plan, &mut draw, scene.clone(), pools);
-        Self {
+        let mut world = Self {
             // Sometimes so little that most posts do not fit.
             memory: if draw.rate(plan, "little memory", 1) > 0 { pools << 16 } else { 64 << 20 },
             pace: 10_u64.pow(draw.number(3, 6) as u32),
@@ -134,8 +145,25 @@ impl World {
             next_wish: Duration::ZERO,
             rates,
             host,
+            restless: 1,
+            age: 0,
+            power_failed_at: None,
             step: 0,
-        }
+        };
+        world.draw_more(plan, &mut draw);
+        world
+    }
+
+    /// What was thought of later is drawn last: kept worlds stay what they were.
+    fn draw_more(&mut self, plan: &Plan, draw: &mut Draw) {
+        self.scene.look().moods.late = draw.rate(plan, "late answers", 100);
+        let power = draw.rate(plan, "power cuts", 1_000);
+        // Of a clock that has stepped back when the power fails nothing is promised.
+        self.rates.power = if self.rates.back == 0 { power } else { 0 };
+        self.rates.stick = draw.rate(plan, "stuck call logs", 500);
+        self.host.others = draw.rate(plan, "other content for keys", 500);
+        self.host.large = draw.rate(plan, "large batches", 300);
+        self.restless = if draw.rate(plan, "restless starts", 1) > 0 { 20 } else { 1 };
     }
 
     pub fn run(mut self) -> Report {
@@ -196,7 +224,15 @@ impl World {
         if self.process.is_none() {
             return self.start();
         }
+        self.age += 1;
         self.step_clocks();
+        if self.rates.stick > 0 && self.trouble.below(100_000) < self.rates.stick {
+            let is_stuck = self.trouble.falls(300);
+            if is_stuck {
+                self.fault("the call log is stuck");
+            }
+            self.store.stick_log(is_stuck);
+        }
         if self.trouble.below(100_000) < self.rates.kill {
             self.fault("a process is killed");
             return self.kill();
@@ -239,7 +275,8 @@ impl World {
             self.fault("the wall clock steps forward");
             self.scene.pass(by, Duration::ZERO);
         }
-        if self.clocks.below(100_000) < self.rates.back {
+        let restless = if self.age < YOUNG { self.restless } else { 1 };
+        if self.clocks.below(100_000) < self.rates.back * restless {
             let furthest = Timestamp::from_millis(START).after(self.mono()).before(BACK);
             let back = self.scene.time().wall.before(by);
             if back > furthest {
@@ -279,6 +316,11 @@ impl World {
         let Some(process) = self.process.take() else { return };
         let kept = self.trouble.below(3) as usize;
         process.die(&mut self.store, kept);
+        if self.rates.power > 0 && self.trouble.falls(self.rates.power) {
+            self.fault("the power fails");
+            self.store.lose_calls();
+            self.power_failed_at = Some(self.mono());
+        }
         let away = self.trouble.any_size(6);
         let away = self.trouble.millis(away);
         self.scene.pass(away, away);
@@ -289,6 +331,10 @@ impl World {
 
     fn start(&mut self) {
         self.processes += 1;
+        self.age = 0;
+        if let Some(at) = self.power_failed_at {
+            self.scene.look().oracle.forgets_calls(at);
+        }
         // Another process sees what is durable, through a clone of its own.
         let builder = self.builder(self.store.clone());
         match Process::start(builder, self.scene.clone()) {
@@ -341,6 +387,7 @@ impl World {
     /// Nothing goes wrong any more, and the host wants nothing but that all is done: everything comes to its end.
     fn heal(&mut self) {
         self.rates = Rates::default();
+        self.store.stick_log(false);
         self.scene.look().moods = Moods::healed();
         self.stalled_until = Duration::ZERO;
         self.next_wish = Duration::MAX;

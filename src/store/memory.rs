@@ -48,6 +48,12 @@ struct Data {
     next_seq: u64,
     commit_at: Option<Timestamp>,
     openings: u64,
+    /// Which calls had begun is not known of the claims up to this opening.
+    #[cfg(any(test, feature = "test-util"))]
+    unknown_through: u64,
+    /// Calls cannot be noted.
+    #[cfg(any(test, feature = "test-util"))]
+    is_log_stuck: bool,
 }
 
 impl MemoryStore {
@@ -57,6 +63,19 @@ impl MemoryStore {
         let store = Self::default();
         store.data().identity = Some(identity);
         store
+    }
+
+    /// The power fails: nothing is known any more of which calls had begun.
+    #[cfg(any(test, feature = "test-util"))]
+    pub(crate) fn lose_calls(&self) {
+        let mut data = self.data();
+        data.unknown_through = data.openings;
+    }
+
+    /// Whether calls cannot be noted from now on.
+    #[cfg(any(test, feature = "test-util"))]
+    pub(crate) fn stick_log(&self, is_stuck: bool) {
+        self.data().is_log_stuck = is_stuck;
     }
 
     fn data(&self) -> MutexGuard<'_, Data> {
@@ -69,9 +88,24 @@ impl Data {
     fn stored(&self, record: &Record) -> Stored {
         let claim = self.claims.get(&record.home()).filter(|(_, opening)| *opening < self.openings);
         let is_called = |attempt| self.called.get(&record.seq) == Some(&attempt);
-        let called = |attempt| if is_called(attempt) { Called::Yes } else { Called::No };
-        let claimed = claim.map(|(attempt, _)| Claimed { attempt: *attempt, called: called(*attempt) });
+        let called = |attempt, opening| match is_called(attempt) {
+            _ if self.is_unknown(opening) => Called::Unknown,
+            true => Called::Yes,
+            false => Called::No,
+        };
+        let claimed = claim.map(|(attempt, opening)| Claimed { attempt: *attempt, called: called(*attempt, *opening) });
         Stored { record: record.clone(), claimed }
+    }
+
+    #[cfg(any(test, feature = "test-util"))]
+    fn is_unknown(&self, opening: u64) -> bool {
+        opening <= self.unknown_through
+    }
+
+    /// Whether nobody knows which calls of claims of this opening had begun: here that is not lost.
+    #[cfg(not(any(test, feature = "test-util")))]
+    fn is_unknown(&self, _: u64) -> bool {
+        false
     }
 
     fn find(&self, seq: Seq) -> Option<Found> {
@@ -193,7 +227,12 @@ struct Shared(Arc<Mutex<Data>>);
 
 impl CallLog for Shared {
     fn calling(&self, attempts: &[(Seq, u32)]) -> bool {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).called.extend(attempts.iter().copied());
+        let mut data = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        #[cfg(any(test, feature = "test-util"))]
+        if data.is_log_stuck {
+            return false;
+        }
+        data.called.extend(attempts.iter().copied());
         true
     }
 }

@@ -1,5 +1,7 @@
 //! Moving time on, and handing out what became due on the way, in bounded pieces.
 
+use crate::sabotage::{self, Switch};
+
 use super::Wheel;
 use super::levels::Bucket;
 use super::queue::{CHUNK, Hint};
@@ -121,6 +123,7 @@ impl<T: Copy> Wheel<T> {
             (_, Some((bucket, tick))) if tick <= until => Step::Tick(bucket, tick),
             _ if late.is_some() => Step::Late,
             (None, None) => match self.levels.next_coarse().map(|bucket| (bucket, bucket.start(self.now))) {
+                Some((_, start)) if start == target && sabotage::is(Switch::BucketEdge) => Step::Arrived,
                 Some((bucket, start)) if start <= target => Step::Open(bucket, start),
                 _ => Step::Arrived,
             },
@@ -203,7 +206,8 @@ impl<T: Copy> Wheel<T> {
     }
 
     fn spread_hint(&mut self, bucket: Bucket, hint: Hint) {
-        if bucket.fits_hint() {
+        if sabotage::is(Switch::DropCarry) {
+        } else if bucket.fits_hint() {
             let tick = bucket.tick(hint.low, self.now);
             self.levels.push(Bucket::of(tick, self.now), hint);
         } else if let Some(tick) = self.slab.tick(hint.ticket) {

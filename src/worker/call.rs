@@ -19,11 +19,13 @@ use crate::clock::{Bell, Clock};
 use crate::error::Error;
 use crate::id::PostId;
 use crate::limits;
+use crate::marks::{self, Mark};
 use crate::pool::{Call as Calling, DynBroadcaster};
 use crate::post::{
     BroadcastError, Delivery, Doubt, Ending, Guarantee, Line, Prepared, Receipt, Reconciled, Task, Wire,
 };
 use crate::reply::Promise;
+use crate::sabotage::{self, Switch};
 use crate::shard::Token;
 use crate::time::Timestamp;
 
@@ -72,6 +74,7 @@ impl Call {
             return port.say(Said::Withdrawn { token });
         }
         if facts.deadline.is_some_and(|deadline| started > deadline) {
+            marks::reach(Mark::MissedAtCall);
             let word = Word::Attempt { called: false, ending: Ending::TooLate };
             return port.say(Said::Ended { token, started, word });
         }
@@ -240,8 +243,16 @@ async fn reconcile_first(broadcaster: Arc<dyn DynBroadcaster>, delivery: Deliver
     let later = |reason| uncalled(Ending::Unreconciled(BroadcastError::transient(reason)));
     let found = match Arc::clone(&broadcaster).reconcile(delivery.clone()).await {
         Ok(found) => found,
-        Err(error) => return uncalled(Ending::Unreconciled(error)),
+        Err(error) => {
+            marks::reach(Mark::AskedInVain);
+            return uncalled(Ending::Unreconciled(error));
+        }
     };
+    marks::reach(match found {
+        Reconciled::Sent(_) => Mark::AskedSent,
+        Reconciled::NotSent => Mark::AskedNotSent,
+        Reconciled::Unknown => Mark::AskedUnknown,
+    });
     let is_late = || facts.last.is_some_and(|last| clock.wall() > last);
     match found {
         Reconciled::NotSent => {
@@ -254,6 +265,7 @@ async fn reconcile_first(broadcaster: Arc<dyn DynBroadcaster>, delivery: Deliver
             }
             facts.stage.clear_doubt();
             if is_late() {
+                marks::reach(Mark::AskedTooLate);
                 return uncalled(Ending::TooLate);
             }
         }
@@ -262,10 +274,12 @@ async fn reconcile_first(broadcaster: Arc<dyn DynBroadcaster>, delivery: Deliver
     }
     // The clock may have stepped back while the question was under way.
     if clock.wall() < facts.at {
+        marks::reach(Mark::AskedSteppedBack);
         return later("the clock has stepped back to before its due");
     }
     // The question may have taken so long that it was given up, and another attempt is on its way.
     if !facts.stage.call() {
+        marks::reach(Mark::AskedWithdrawn);
         return later("taken back");
     }
     Word::Attempt { called: true, ending: Ending::Answered(broadcaster.broadcast(delivery).await) }
@@ -285,6 +299,9 @@ async fn stop_given_up(delivery: &Delivery) -> bool {
 
 /// What is said of a call that panicked.
 fn panicked(delivery: &Delivery, panic: &(dyn Any + Send)) -> Word {
+    if sabotage::is(Switch::PanicKillsPool) {
+        std::panic::resume_unwind(Box::new("nobody catches it"));
+    }
     let message = panic.downcast_ref::<&str>().map(|text| (*text).to_owned());
     let message = message.or_else(|| panic.downcast_ref::<String>().cloned());
     let message = message.unwrap_or_else(|| "without a message".to_owned());

@@ -17,6 +17,7 @@ use tokio::sync::watch;
 use crate::clock::{Clock, machine_time};
 use crate::limits;
 use crate::pool::DynBroadcaster;
+use crate::sabotage::{self, Switch};
 
 use super::call::{Call, Callers};
 
@@ -169,7 +170,10 @@ impl Shared {
         while let Ok(call) = self.calls.recv() {
             caller.store(self.beat.load(Ordering::Relaxed), Ordering::Relaxed);
             // Even what a broadcaster leaves behind may panic when it is dropped.
-            let _ = catch_unwind(AssertUnwindSafe(|| call.make(&self.broadcaster, &self.clock, runtime)));
+            let made = catch_unwind(AssertUnwindSafe(|| call.make(&self.broadcaster, &self.clock, runtime)));
+            if made.is_err() && sabotage::is(Switch::PanicKillsPool) {
+                return;
+            }
             caller.store(0, Ordering::Relaxed);
         }
     }

@@ -23,6 +23,7 @@ use crate::error::Error;
 use crate::gate::Gate;
 use crate::id::{Seq, State};
 use crate::inbox::{Inbox, Slot, Take};
+use crate::marks::{self, Mark};
 use crate::post::{BroadcastError, Delivery, Ending, Task};
 use crate::shard::{Ended, Shard, Token};
 use crate::store::CallLog;
@@ -187,12 +188,14 @@ impl Desk {
                     }
                 }
                 Said::TooEarly { token, delivery } => {
+                    marks::reach(Mark::CalledTooEarly);
                     if let Some(ended) = self.worker.shard.finish(token) {
                         self.leave_gate(now, &ended, None, report);
                         self.worker.shard.push(delivery);
                     }
                 }
                 Said::Withdrawn { token } => {
+                    marks::reach(Mark::CalledWithdrawn);
                     if let Some(ended) = self.worker.shard.finish(token) {
                         self.leave_gate(now, &ended, None, report);
                     }
@@ -205,6 +208,7 @@ impl Desk {
                 Said::Checkpoint { token, bytes, promise } => match self.worker.shard.delivery(token) {
                     Some(delivery) => report.checkpoints.push((delivery.clone(), bytes, promise)),
                     None => {
+                        marks::reach(Mark::CheckpointTooLate);
                         let id = self.port.given_up().get(&token.serial()).map(|given_up| given_up.delivery.id());
                         let late = id.map(|id| Error::TooLate { id, state: State::InDoubt });
                         promise.fulfil(Err(late.unwrap_or(Error::Closed)));
@@ -264,6 +268,7 @@ impl Desk {
                 self.leave_gate(now, &ended, None, report);
                 if was_asked {
                     // It was only asked about an earlier attempt: it is asked again later.
+                    marks::reach(Mark::GivenUpAsking);
                     if let Some(abort) = abort {
                         abort.abort();
                     }
@@ -271,6 +276,7 @@ impl Desk {
                     let (delivery, ending) = (ended.delivery, Ending::Unreconciled(error));
                     report.ended.push(Attempt { delivery, started: None, called: false, ending });
                 } else {
+                    marks::reach(Mark::GivenUpUncalled);
                     report.returned.push((ended.delivery, now.wall));
                 }
                 continue;
@@ -287,6 +293,7 @@ impl Desk {
             }
             self.leave_gate(now, &ended, Some(false), report);
             self.keep_given_up(token, GivenUp { delivery: ended.delivery.clone(), abort });
+            marks::reach(Mark::GivenUp);
             let ending = Ending::TimedOut { after };
             report.ended.push(Attempt { delivery: ended.delivery, started, called: true, ending });
         }
@@ -299,6 +306,7 @@ impl Desk {
         if kept.len() > self.worker.concurrency {
             let oldest = kept.iter().find_map(|(serial, oldest)| Some((*serial, oldest.abort.clone()?)));
             if let Some((serial, abort)) = oldest {
+                marks::reach(Mark::GivenUpStopped);
                 abort.abort();
                 kept.remove(&serial);
             }
@@ -309,6 +317,7 @@ impl Desk {
     fn give_back(&mut self, now: Now, report: &mut Report) {
         while let Some(delivery) = self.worker.shard.poll_missed(now) {
             if delivery.facts().stage.withdraw() {
+                marks::reach(Mark::MissedInShard);
                 report.ended.push(Attempt { delivery, started: None, called: false, ending: Ending::TooLate });
             }
         }
@@ -332,6 +341,7 @@ impl Desk {
             let attempts: Vec<(Seq, u32)> = attempts.collect();
             if !attempts.is_empty() && !log.calling(&attempts) {
                 // They are not called, and given back when their time is out.
+                marks::reach(Mark::CallUnnoted);
                 self.starting.retain(|(_, delivery)| !delivery.facts().stage.withdraw());
             }
         }

@@ -12,6 +12,7 @@ use rustc_hash::FxHashMap;
 use crate::error::StoreError;
 use crate::id::{PoolId, Seq};
 use crate::post::{Change, Found, Home, Record, Stored, Verdict};
+use crate::sabotage::{self, Switch};
 use crate::time::Timestamp;
 
 use super::Sizes;
@@ -406,6 +407,7 @@ impl Core {
     pub fn tidy(&mut self, now: Timestamp, retention: Duration) -> Result<bool, StoreError> {
         self.poll()?;
         self.check_calls()?;
+        let retention = if sabotage::is(Switch::ForgetEarly) { retention / 2 } else { retention };
         self.forget_before = self.forget_before.max(now.before(retention));
         Ok(self.forget()? || !self.calls.is_checked())
     }
@@ -426,7 +428,9 @@ impl Core {
     /// Has a day forgotten, or many small ones, or brought to where it can be. True if there is more to do right away.
     fn forget(&mut self) -> Result<bool, StoreError> {
         // A day is forgotten with all that it is in: nothing of it may wait to be sorted.
-        self.sort_all_but(0);
+        if !sabotage::is(Switch::ForgetUnsorted) {
+            self.sort_all_but(0);
+        }
         // The sorter takes its time, and commits may come; there is no hurry to forget.
         if self.sorter.pending > 0 {
             return Ok(false);

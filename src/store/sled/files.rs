@@ -14,6 +14,7 @@ use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 
 use crate::error::StoreError;
+use crate::sabotage::{self, Switch};
 
 use super::disk;
 
@@ -98,6 +99,9 @@ impl Folder {
 
     /// Makes what sled has created survive the loss of power.
     pub fn make_durable(&self) -> Result<(), StoreError> {
+        if sabotage::is(Switch::NoSyncAtCreation) {
+            return Ok(());
+        }
         let sync = || {
             File::open(self.sled().join(CONF))?.sync_all()?;
             File::open(self.log())?.sync_all()?;
@@ -223,7 +227,7 @@ fn remove_unfinished_snapshots(sled: &Path) -> io::Result<()> {
         let entry = entry?;
         let name = entry.file_name();
         let name = name.to_string_lossy();
-        if name.starts_with("snap.") && name.ends_with(".generating") {
+        if name.starts_with("snap.") && name.ends_with(".generating") && !sabotage::is(Switch::KeepHalfSnapshot) {
             fs::remove_file(entry.path())?;
         }
     }

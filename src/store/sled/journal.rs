@@ -15,6 +15,7 @@ use bytes::{Bytes, BytesMut};
 use crate::error::StoreError;
 use crate::id::{PoolId, Seq};
 use crate::post::{Home, Outcome, Receipt, Record};
+use crate::sabotage::{self, Switch};
 use crate::time::Timestamp;
 
 use super::codec::{self, Kind, Reader, SEAL_BYTES};
@@ -242,7 +243,9 @@ impl Journal {
         }
         let mut payload = Vec::with_capacity(self.block_bytes);
         // The first block comes last: with it the commit is there.
-        for (part, piece) in bytes.chunks(room).enumerate().rev() {
+        let mut pieces = bytes.chunks(room).enumerate();
+        let is_first = sabotage::is(Switch::FirstBlockFirst);
+        while let Some((part, piece)) = if is_first { pieces.next() } else { pieces.next_back() } {
             payload.clear();
             payload.extend_from_slice(&number.to_le_bytes());
             payload.extend_from_slice(&(part as u32).to_le_bytes());

@@ -13,6 +13,7 @@ use bytes::{Bytes, BytesMut};
 use crate::error::StoreError;
 use crate::id::Seq;
 use crate::post::Cursor;
+use crate::sabotage::{self, Switch};
 use crate::time::Timestamp;
 
 use super::codec::{self, Kind, Reader};
@@ -283,6 +284,7 @@ impl RunReader {
             let Block { first, shape, payload, start } = self.run.block(disk, number)?;
             match shape {
                 Shape::Entries { count } => {
+                    let count = count - u16::from(sabotage::is(Switch::LoseLastRecord));
                     (self.payload, self.position, self.left, self.last) = (payload, start, count, first);
                     self.next += 1;
                 }

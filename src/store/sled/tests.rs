@@ -112,6 +112,36 @@ fn the_outcomes_of_a_spike_are_sorted_after_it_and_are_known_all_the_while() {
     assert_eq!(store.core.as_ref().unwrap().put_off, 0, "the spike is over");
 }
 
+#[test]
+fn a_day_is_forgotten_with_all_of_it_that_waits_to_be_sorted() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut store = open(folder.path(), TINY).unwrap();
+    let records: Vec<Record> = (1..=36).map(|seq| record(seq, NOON)).collect();
+    schedule(&mut store, &records).unwrap();
+    for records in records.chunks(12) {
+        let outcome = || Outcome::Delivered(Receipt::default());
+        let settle = |record: &Record| Change::Settle { home: record.home(), attempts: 1, outcome: outcome() };
+        store.commit(NOW, records.iter().map(settle).collect()).unwrap();
+    }
+    let core = store.core.as_ref().unwrap();
+    assert!(core.put_off > 0 && core.current.days.is_empty(), "all outcomes wait to be sorted");
+    let (later, retention) = (Timestamp::from_millis(NOON + 9 * DAY), Duration::from_secs(1));
+    while store.core.as_mut().unwrap().sorter.pending > 0 {
+        store.core.as_mut().unwrap().poll().unwrap();
+    }
+    store.tidy(later, retention).unwrap();
+    // As processes that die now, and when they have sorted what was left, leave it.
+    drop(store);
+    let mut store = open(folder.path(), TINY).unwrap();
+    while !store.is_idle() {}
+    drop(store);
+    let mut store = open(folder.path(), TINY).unwrap();
+    while store.find(Seq(1)).unwrap().is_some() || !store.is_idle() {
+        store.tidy(later, retention).unwrap();
+    }
+    assert_eq!(load(&mut store).unwrap().len(), 0);
+}
+
 /// A closed store with posts over a few days, some of them settled, claimed and moved, all of it sorted but the
 /// last generation.
 fn sample(posts: u64, sizes: Sizes) -> TempDir {
