@@ -1,15 +1,19 @@
 //! The host: what it wants of the scheduler, and what it makes of the answers.
 
+use std::collections::BTreeSet;
 use std::future::Future;
 use std::pin::Pin;
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
+use chrono::{NaiveTime, Weekday};
+
 use crate::error::{Error, Result, StoreError};
 use crate::id::PostId;
-use crate::post::{Guarantee, Post, Priority, Receipt, Resolution, Status};
+use crate::post::{Guarantee, Post, Priority, QueueStatus, Receipt, Resolution, Status};
 use crate::quota::RateLimit;
 use crate::reply::Reply;
+use crate::schedule::PostingSlots;
 use crate::scheduler::{Events, Scheduler};
 use crate::time::Timestamp;
 
@@ -65,6 +69,8 @@ enum Open {
     Listed { is_dead: bool, reply: Reply<Vec<Status>> },
     Done(Reply<()>),
     Requeued(Reply<u64>),
+    Released { id: PostId, reply: Reply<()> },
+    Lined { pool: usize, profile: String, reply: Reply<Option<QueueStatus>> },
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -94,6 +100,11 @@ pub struct Host {
     pools: usize,
     /// How far ahead dues are, at most, in milliseconds.
     ahead: u64,
+    /// How often it puts posts into queues, and how often it changes their order, in thousandths of its wishes.
+    pub queues: u64,
+    pub orders: u64,
+    /// Queued posts that are being published at once.
+    released: BTreeSet<PostId>,
     open: Vec<Open>,
     /// Wishes that something stand still, or go on.
     stops: u64,
@@ -104,6 +115,14 @@ pub struct Host {
     pub large: u64,
     /// It decides about everything that is not decided.
     is_healing: bool,
+}
+
+/// Slots in every so many minutes of every day.
+fn slots(every: u64) -> PostingSlots {
+    let minutes = (0..24 * 60).step_by(every as usize);
+    let times = minutes.filter_map(|minute| NaiveTime::from_num_seconds_from_midnight_opt(minute * 60, 0));
+    let days = [Weekday::Mon, Weekday::Tue, Weekday::Wed, Weekday::Thu, Weekday::Fri, Weekday::Sat, Weekday::Sun];
+    PostingSlots::new(chrono_tz::UTC).on(days, times).build().unwrap_or_else(|_| unreachable!("there are slots"))
 }
 
 pub fn pool_name(pool: usize) -> String {
@@ -139,6 +158,9 @@ impl Host {
             shapes,
             pools,
             ahead,
+            queues: 0,
+            orders: 0,
+            released: BTreeSet::new(),
             open: Vec::new(),
             stops: 0,
             listener: None,
@@ -149,6 +171,12 @@ impl Host {
     }
 
     pub fn wish(&mut self, scheduler: &Scheduler) {
+        if self.queues > 0 && self.dice.falls(self.queues) {
+            return self.enqueue(scheduler);
+        }
+        if self.orders > 0 && self.dice.falls(self.orders) {
+            return self.reorder(scheduler);
+        }
         let all = self.wishes.iter().map(|(_, weight)| weight).sum();
         let mut fallen = self.dice.below(all);
         let wish = self.wishes.iter().find(|(_, weight)| {
@@ -223,6 +251,7 @@ impl Host {
             profile,
             key: self.dice.falls(200).then(|| format!("key {posts}")),
             due: self.due(),
+            queued: false,
             // Where keys are played with, some are refused if they come late, unless they are known.
             or_now: self.others == 0 || posts.is_multiple_of(2),
             guarantee: if self.dice.falls(once) { Guarantee::AtMostOnce } else { Guarantee::AtLeastOnce },
@@ -234,14 +263,13 @@ impl Host {
     /// The post that was handed in under this number, as it was then.
     fn post(given: &Given, post: usize, priority: Option<Priority>) -> Post {
         let content = |part| Content { post, part, revision: 0 }.write();
-        let mut built = Post::new(pool_name(given.pool), content(0))
-            .at(given.due.to_datetime())
-            .guarantee(given.guarantee)
-            .profile(given.profile.clone());
+        let mut built =
+            Post::new(pool_name(given.pool), content(0)).guarantee(given.guarantee).profile(given.profile.clone());
         built = (1..given.parts).fold(built, |built, part| built.then(content(part)));
         built = given.key.iter().fold(built, |built, key| built.key(key));
         built = given.grace.iter().fold(built, |built, grace| built.expires_after(*grace));
         built = priority.iter().fold(built, |built, priority| built.priority(*priority));
+        built = if given.queued { built } else { built.at(given.due.to_datetime()) };
         built = if given.or_now { built.or_now() } else { built };
         if given.in_order { built.in_order() } else { built }
     }
@@ -310,6 +338,58 @@ impl Host {
             _ => return self.open.push(Open::Asked { post, reply: scheduler.get(id) }),
         };
         self.open.push(Open::Changed { post, change, reply });
+    }
+
+    /// Puts posts into a profile's queue, or gives it other slots.
+    fn enqueue(&mut self, scheduler: &Scheduler) {
+        let pool = self.dice.below(self.pools as u64) as usize;
+        let profile = self.profile();
+        let queue = scheduler.queue(&pool_name(pool), &profile);
+        if self.dice.falls(200) {
+            let every = 1 + self.dice.below(3);
+            return self.open.push(Open::Done(queue.set_slots(slots(every))));
+        }
+        let count = 1 + self.dice.below(4);
+        let mut numbers = Vec::new();
+        let mut built = Vec::new();
+        for _ in 0..count {
+            let given = Given { pool, profile: profile.clone(), due: Timestamp::MIN, queued: true, ..self.draw() };
+            let number = self.scene.look().oracle.hand_in(given.clone());
+            built.push(Self::post(&given, number, None));
+            numbers.push(number);
+        }
+        self.open.push(Open::Scheduled { posts: numbers, reply: queue.push_all(built) });
+    }
+
+    /// Changes the order of a queue, or lets it stand still.
+    fn reorder(&mut self, scheduler: &Scheduler) {
+        let pool = self.dice.below(self.pools as u64) as usize;
+        let (one, other) = (self.recent(), self.recent());
+        let profile = self.profile();
+        let mut queue = scheduler.queue(&pool_name(pool), &profile);
+        let own = |post: Option<(usize, PostId)>| {
+            let state = self.scene.look();
+            let given = post.and_then(|(post, _)| state.oracle.given(post).cloned());
+            given.filter(|given| given.queued).map(|given| (given.pool, given.profile))
+        };
+        if let Some((pool, profile)) = own(one) {
+            queue = scheduler.queue(&pool_name(pool), &profile);
+        }
+        let ids = one.zip(other).map(|((_, one), (_, other))| (one, other));
+        let reply = match (self.dice.below(6), ids) {
+            (0, Some((one, other))) => queue.swap(one, other),
+            (1 | 2, Some((one, _))) => queue.move_to(one, self.dice.below(4) as usize),
+            (3, _) => queue.shuffle(self.dice.below(1_000)),
+            (4, _) => queue.pause(),
+            (_, _) => queue.resume(),
+        };
+        self.open.push(Open::Done(reply));
+    }
+
+    /// Asks what is in a queue.
+    fn line(&mut self, scheduler: &Scheduler, pool: usize, profile: String) {
+        let reply = scheduler.queue(&pool_name(pool), &profile).status();
+        self.open.push(Open::Lined { pool, profile, reply });
     }
 
     fn pause(&mut self, scheduler: &Scheduler, pool: usize, is_paused: bool) {
@@ -437,6 +517,30 @@ impl Host {
                 Some(Err(_)) => {}
                 None => return false,
             },
+            Open::Lined { pool, profile, reply } => match answer(reply) {
+                Some(Ok(Some(status))) if self.is_healing => {
+                    if let Some(scheduler) = scheduler.filter(|_| !status.posts().is_empty()) {
+                        for id in status.posts().iter().map(|post| post.id) {
+                            if self.released.insert(id) {
+                                self.open.push(Open::Released { id, reply: scheduler.publish_now(id) });
+                            }
+                        }
+                        self.line(scheduler, *pool, profile.clone());
+                    }
+                }
+                Some(Ok(_)) => {}
+                Some(Err(_)) if self.is_healing && scheduler.is_some() => {
+                    if let Some(scheduler) = scheduler {
+                        self.line(scheduler, *pool, profile.clone());
+                    }
+                }
+                Some(Err(_)) => {}
+                None => return false,
+            },
+            Open::Released { id, reply } => match answer(reply) {
+                Some(_) => _ = self.released.remove(id),
+                None => return false,
+            },
             Open::Done(reply) => return answer(reply).is_some(),
             Open::Requeued(reply) => return answer(reply).is_some(),
         }
@@ -450,6 +554,9 @@ impl Host {
             self.pause(scheduler, pool, false);
             for profile in 0..PROFILES {
                 self.hold(scheduler, pool, format!("profile {profile}"), false);
+                if self.queues > 0 {
+                    self.line(scheduler, pool, format!("profile {profile}"));
+                }
             }
             self.hold(scheduler, pool, String::new(), false);
             for is_dead in [false, true] {

@@ -45,6 +45,8 @@ const PREPARED: &str = "what is prepared fits";
 pub const PANIC: &str = "a panic ends its own call alone";
 /// Every attempt at a post has the same idempotency key, and no other post has it.
 const NETWORK_KEYS: &str = "one post, one idempotency key";
+/// A queued post goes out at a slot, and no other one of its queue does.
+const SLOTS: &str = "one slot, one post";
 /// Questions are answered.
 pub const ANSWERED: &str = "questions are answered";
 /// Not more than a process that does nothing but turn in circles.
@@ -54,6 +56,9 @@ pub const TIME: &str = "time passes";
 pub const TIMEOUT: Duration = Duration::from_secs(30);
 /// A post that comes in shortly before its due may find later ones on their way already.
 const KNOWN: Duration = Duration::from_secs(10);
+
+/// Slots are on whole minutes.
+const SLOT_MICROS: i64 = 60_000_000;
 
 /// What a payload says.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -89,6 +94,8 @@ pub struct Given {
     pub profile: String,
     pub key: Option<String>,
     pub due: Timestamp,
+    /// It has no due, and takes a slot of its profile's queue.
+    pub queued: bool,
     /// Sent at once if it comes late.
     pub or_now: bool,
     pub guarantee: Guarantee,
@@ -206,6 +213,10 @@ pub struct Oracle {
     keys: BTreeMap<String, PostId>,
     /// What has which idempotency key.
     named: BTreeMap<String, (usize, usize)>,
+    /// Which queued post was called for which slot.
+    slots: BTreeMap<(usize, String, Timestamp), usize>,
+    /// The latest instant of any call.
+    latest: Timestamp,
     pub pools: Vec<Rules>,
     pub calls: u64,
     pub checks: BTreeMap<&'static str, u64>,
@@ -373,6 +384,8 @@ impl Oracle {
         let is_alone = !self.is_under_way(known, process);
         let is_allowed = published == 0 || known.given.guarantee == Guarantee::AtLeastOnce || known.is_repeated;
         let (pool, profile) = (known.given.pool, known.given.profile.clone());
+        // It has no due of its own, and never had.
+        let known_queued = known.given.queued && known.due.open.is_empty() && known.due.held == Timestamp::MIN;
         let stops = self.pools.get(pool).map(|rules| (rules.paused, rules.held.get(&profile).copied()));
         let is_stopped = stops.is_some_and(|(paused, held)| paused == Stop::Stopped || held == Some(Stop::Stopped));
         let before = self.out_of_order(post, process);
@@ -382,6 +395,9 @@ impl Oracle {
         let is_named = *key == named && first_named == (post, part);
 
         self.check(EARLY, now >= first && now >= due, || format!("post {post} at {now:?}, due {first:?} or {due:?}"));
+        if known_queued {
+            self.judge_slot(post, pool, profile.clone(), due, now);
+        }
         self.check(CONTENT, is_due, || format!("post {post} has {due:?}, which it does not have any more"));
         self.check(CONTENT, is_revision, || format!("post {post} has an old revision {revision} of part {part}"));
         self.check(CANCELLED, !is_cancelled, || format!("post {post}"));
@@ -398,6 +414,18 @@ impl Oracle {
         if delivery.parts() > 1 {
             self.check(THREADS, is_after, || format!("post {post}, part {part}"));
         }
+    }
+
+    /// A queued post is called for this slot.
+    fn judge_slot(&mut self, post: usize, pool: usize, profile: String, due: Timestamp, now: Timestamp) {
+        // A clock that is set back shows slots again that have been taken.
+        if now < self.latest {
+            return;
+        }
+        self.latest = now;
+        let first = *self.slots.entry((pool, profile, due)).or_insert(post);
+        self.check(SLOTS, first == post, || format!("post {post} has the slot {due:?} of post {first}"));
+        self.check(SLOTS, due.micros() % SLOT_MICROS == 0, || format!("post {post} has {due:?}, which is no slot"));
     }
 
     /// Whether a call of this process is under way and not given up.

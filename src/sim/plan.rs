@@ -65,6 +65,8 @@ pub const CLASSES: &[&str] = &[
     "other content for keys",
     "large batches",
     "restless starts",
+    "queues",
+    "orders of queues",
 ];
 
 /// Draws what a world has.

@@ -164,6 +164,8 @@ impl World {
         self.host.others = draw.rate(plan, "other content for keys", 500);
         self.host.large = draw.rate(plan, "large batches", 300);
         self.restless = if draw.rate(plan, "restless starts", 1) > 0 { 20 } else { 1 };
+        self.host.queues = draw.rate(plan, "queues", 300);
+        self.host.orders = if self.host.queues > 0 { draw.rate(plan, "orders of queues", 300) } else { 0 };
     }
 
     pub fn run(mut self) -> Report {
