@@ -37,7 +37,6 @@ marks! {
     DrawnBack = "the window is drawn back before a post",
     Shortened = "the window gives up its farther half",
     CutOff = "a post in order is left to the store, after those before it",
-    PageCut = "the window was drawn back while it was loaded",
     PageKnown = "a post is loaded that is in memory already",
     // Doubt.
     Doubted = "a post is in doubt after a crash",

@@ -51,6 +51,8 @@ switches! {
     DropCancel = "drop-cancel",
     /// Posts in order go out although one before them may have been left to the store.
     NoCutOff = "no-cut-off",
+    /// One that was handed over before the clock stepped back goes before a post in order that came since.
+    NoGoingBefore = "no-going-before",
     /// A word about a call that was given up is taken for one about the call that has its place now.
     StaleToken = "stale-token",
     /// The second attempt has another idempotency key than the first.

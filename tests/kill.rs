@@ -71,8 +71,7 @@ fn a_call_for_a_file_that_fails_is_a_typed_error_and_loses_nothing() {
     let folder = tempfile::tempdir().unwrap();
     let Some(shim) = shim::build(shim::CALLS, folder.path()) else { return };
     let lab = Lab::new(folder.path(), &shim, &command, 1);
-    // Not `Eio`: where reading fails for good while the store opens, sled never comes back from dropping a tree.
-    let faults = [Fault::Enospc, Fault::Short, Fault::Exit];
+    let faults = [Fault::Eio, Fault::Enospc, Fault::Short, Fault::Exit];
     let tally = lab.run(&[Work::Claim], &faults, 23, |_, _| {});
     assert!(tally.broken.is_empty(), "{:#?}", tally.broken);
     assert!(tally.refused > 3 && tally.done > 3, "a test of nothing: {tally:?}");

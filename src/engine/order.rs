@@ -22,6 +22,7 @@ impl Engine {
         let line = site.lines.entry(post.record.body.profile().into()).or_default();
         line.posts.insert((post.record.due, post.record.seq), slot);
         let is_first = line.posts.first_key_value().is_some_and(|(_, first)| *first == slot);
+        let is_first = is_first && !sabotage::is(Switch::NoGoingBefore);
         let behind = line.going.filter(|going| is_first && *going != post.record.seq);
         if let Some(behind) = behind.and_then(|seq| self.slot(seq))
             && self.withdraw(behind)

@@ -110,9 +110,6 @@ impl Engine {
         };
         if let Some(site) = self.sites.get_mut(place) {
             let bound = site.window.loading.take().unwrap_or(through);
-            if bound < through {
-                marks::reach(Mark::PageCut);
-            }
             site.window.cursor = through.min(bound);
         }
         if self.closing.is_some() {

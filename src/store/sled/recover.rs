@@ -53,6 +53,17 @@ pub fn open(path: &Path, sizes: Sizes) -> Result<(Core, u64), StoreError> {
         }
         error => error,
     })?;
+    let kept = db.clone();
+    let opened = take_over(path, folder, db, sizes);
+    if opened.is_err() {
+        // Where reading fails for good, sled does not come back from being closed: nobody is to wait for that.
+        let _ = thread::Builder::new().name("punctual closing".to_owned()).spawn(move || drop(kept));
+    }
+    opened
+}
+
+/// What is ours, once sled is open.
+fn take_over(path: &Path, folder: Folder, db: ::sled::Db, sizes: Sizes) -> Result<(Core, u64), StoreError> {
     let log = OpenOptions::new().read(true).write(true).open(folder.log());
     let log = log.map_err(|error| disk::from_io(path, "open the log of", error, RESERVE_BYTES))?;
     folder.make_durable()?;
