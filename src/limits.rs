@@ -43,6 +43,8 @@ pub const DUE_MIN_MILLIS: i64 = 0;
 pub const DUE_MAX_MILLIS: i64 = 253_402_300_799_999;
 /// Posts of a queue are given a due so long before their slot.
 pub const PLACE_AHEAD: Duration = Duration::from_secs(60);
+/// Posts of a queue that are given their slots in one step.
+pub const PLACE_POSTS: usize = 256;
 /// Most posts in one queue.
 pub const QUEUE_POSTS: usize = 100_000;
 /// The latest changes of a queue that were made under a key, and are not made again under it.

@@ -27,6 +27,8 @@ pub struct Tally {
     pub failed: i64,
     pub missed: i64,
     pub cancelled: i64,
+    /// Not ended: held because nobody knows whether they were published.
+    pub doubtful: i64,
 }
 
 /// How many of each campaign end with a commit.
@@ -34,8 +36,8 @@ pub type Tallies = BTreeMap<Box<str>, Tally>;
 
 impl Tally {
     /// A post ends so; or a dead letter does, which had failed.
-    pub fn end(&mut self, outcome: &Outcome, was_dead: bool) {
-        self.failed -= i64::from(was_dead);
+    pub fn end(&mut self, outcome: &Outcome, shelf: Option<Shelf>) {
+        self.shelve(shelf, -1);
         *match outcome {
             Outcome::Delivered(_) => &mut self.delivered,
             Outcome::Failed { .. } => &mut self.failed,
@@ -44,11 +46,21 @@ impl Tally {
         } += 1;
     }
 
+    /// Something on this shelf is there, or not any more.
+    fn shelve(&mut self, shelf: Option<Shelf>, count: i64) {
+        match shelf {
+            Some(Shelf::Dead) => self.failed += count,
+            Some(Shelf::InDoubt) => self.doubtful += count,
+            Some(Shelf::Queued | Shelf::Held) | None => {}
+        }
+    }
+
     fn add(&mut self, more: Self) {
         self.delivered += more.delivered;
         self.failed += more.failed;
         self.missed += more.missed;
         self.cancelled += more.cancelled;
+        self.doubtful += more.doubtful;
     }
 
     fn sum(self) -> i64 {
@@ -88,20 +100,20 @@ impl Campaigns {
     /// Takes in what ends with a commit that is about to be made; what is to be remembered with it.
     pub fn count(&mut self, tallies: Tallies) -> Vec<Change> {
         let count = |(name, tally): (Box<str>, Tally)| {
-            let campaign = self.all.entry(name.clone()).or_default();
+            let campaign = self.all.get_mut(&name)?;
             campaign.tally.add(tally);
-            campaign.note(&name)
+            Some(campaign.note(&name))
         };
-        tallies.into_iter().map(count).collect()
+        tallies.into_iter().filter_map(count).collect()
     }
 }
 
 impl Campaign {
     fn note(&self, name: &str) -> Change {
-        let mut value = BytesMut::with_capacity(33);
+        let mut value = BytesMut::with_capacity(41);
         value.put_u8(u8::from(self.is_cancelled) * CANCELLED);
-        let Tally { delivered, failed, missed, cancelled } = self.tally;
-        [delivered, failed, missed, cancelled].iter().for_each(|count| value.put_i64_le(*count));
+        let Tally { delivered, failed, missed, cancelled, doubtful } = self.tally;
+        [delivered, failed, missed, cancelled, doubtful].iter().for_each(|count| value.put_i64_le(*count));
         Change::Remember { key: key(HEAD, name, None), value: value.freeze() }
     }
 
@@ -145,7 +157,8 @@ impl Engine {
         if *letter == HEAD {
             campaign.is_cancelled = value.try_get_u8().unwrap_or(0) & CANCELLED != 0;
             let mut count = || value.try_get_i64_le().unwrap_or(0);
-            campaign.tally = Tally { delivered: count(), failed: count(), missed: count(), cancelled: count() };
+            campaign.tally =
+                Tally { delivered: count(), failed: count(), missed: count(), cancelled: count(), doubtful: count() };
             self.campaigns.cancelled += usize::from(campaign.is_cancelled);
         } else {
             campaign.units.push(Seq(first.try_get_u64().unwrap_or(0)));
@@ -170,9 +183,9 @@ impl Engine {
     pub(super) fn show_campaign(&self, name: &str) -> Option<CampaignStatus> {
         let campaign = self.campaigns.all.get(name)?;
         let count = |count: i64| u64::try_from(count).unwrap_or(0);
-        let Tally { delivered, failed, missed, cancelled } = campaign.tally;
+        let Tally { delivered, failed, missed, cancelled, doubtful } = campaign.tally;
         // Those that have not been met yet are not sent either.
-        let called_off = if campaign.is_cancelled { campaign.left() - self.going(name) } else { 0 };
+        let called_off = if campaign.is_cancelled { campaign.left() - doubtful - self.going(name) } else { 0 };
         Some(CampaignStatus {
             is_cancelled: campaign.is_cancelled,
             scheduled: count(campaign.scheduled),
@@ -189,6 +202,7 @@ impl Engine {
     fn going(&self, name: &str) -> i64 {
         let is_going = |post: &Resident| {
             let is_out = post.phase == Phase::InFlight || post.record.doubt != Doubt::None;
+            let is_out = is_out && post.record.home().shelf() != Some(Shelf::InDoubt) && post.phase != Phase::Leaving;
             is_out && post.record.body.campaign() == Some(name)
         };
         self.posts.iter().filter(|(_, post)| is_going(post)).count() as i64
@@ -212,7 +226,9 @@ impl Engine {
         };
         self.campaigns.cancelled += usize::from(!campaign.is_cancelled);
         campaign.is_cancelled = true;
-        self.commits.add(campaign.note(name), Some(Then::Noted { promise: Some(promise), event: None }), 0);
+        // The note is made when the commit is: after whatever ends in those before it.
+        self.commits.note(Then::Noted { promise: Some(promise), event: None });
+        self.commits.tally(name, |_| {});
         let is_own = |post: &Resident| post.record.body.campaign() == Some(name) && post.record.doubt == Doubt::None;
         let own: Vec<u32> = self.posts.iter().filter(|(_, post)| is_own(post)).map(|(slot, _)| slot as u32).collect();
         for slot in own {
@@ -225,22 +241,30 @@ impl Engine {
 
     /// A post goes from one home to another: to the dead letters, or back.
     pub(super) fn tally_move(&mut self, from: Home, to: &Record) {
-        let (was_dead, is_dead) = (from.shelf() == Some(Shelf::Dead), to.home().shelf() == Some(Shelf::Dead));
-        if was_dead != is_dead
+        let (before, after) = (from.shelf(), to.home().shelf());
+        if before != after
             && let Some(name) = to.body.campaign()
         {
-            self.commits.tally(name, |tally| tally.failed += if is_dead { 1 } else { -1 });
+            self.commits.tally(name, |tally| {
+                tally.shelve(before, -1);
+                tally.shelve(after, 1);
+            });
         }
     }
 
     /// Forgets campaigns of which nothing has been left for as long as finished posts are remembered.
     pub(super) fn forget_campaigns(&mut self) {
         let (now, retention) = (self.now.wall, self.settings.retention);
+        // Dead letters may be sent again as long as they are kept.
+        let of_dead = retention.max(self.settings.dead_letter_retention);
         for campaign in self.campaigns.all.values_mut() {
-            let is_over = campaign.left() <= 0 || (campaign.is_cancelled && campaign.last_due < now);
+            let is_over = campaign.left() <= 0;
             campaign.over_since = if is_over { campaign.over_since.or(Some(now)) } else { None };
         }
-        let is_old = |campaign: &Campaign| campaign.over_since.is_some_and(|since| since.after(retention) <= now);
+        let is_old = |campaign: &Campaign| {
+            let kept = if campaign.tally.failed > 0 { of_dead } else { retention };
+            campaign.over_since.is_some_and(|since| since.after(kept) <= now)
+        };
         let old: Vec<Box<str>> =
             self.campaigns.all.iter().filter(|(_, campaign)| is_old(campaign)).map(|(name, _)| name.clone()).collect();
         for name in old {

@@ -86,14 +86,15 @@ impl Engine {
             return mutation.refuse(Error::Changed { id, expected, revision: record.revision });
         }
         let Mutation { wish, promise, .. } = mutation;
-        if state == State::Queued {
+        let is_plain = record.doubt == Doubt::None && record.attempts == 0;
+        let is_moved = matches!(wish, Wish::Cancel | Wish::Reschedule(_) | Wish::PublishNow);
+        if is_plain && is_moved && self.is_queued(record) {
             let (post, record) = (record.seq, record.clone());
             let wish = match wish {
                 Wish::Cancel => QueueWish::Cancel { post, promise },
                 Wish::Reschedule(due) => QueueWish::Release { post, due, promise },
                 Wish::PublishNow => QueueWish::Release { post, due: self.now.wall.ceil_millis(), promise },
-                Wish::Resolve(_) => return promise.fulfil(Err(Error::NotInDoubt { id, state })),
-                wish @ Wish::Edit { .. } => return self.change(slot, wish, promise),
+                wish => return self.change(slot, wish, promise),
             };
             return self.change_queued(&record, wish);
         }
@@ -107,7 +108,7 @@ impl Engine {
             };
         }
         let is_possible = match (&wish, state) {
-            (_, State::Queued | State::InDoubt | State::Delivered | State::Missed | State::Cancelled) => false,
+            (_, State::InDoubt | State::Delivered | State::Missed | State::Cancelled) => false,
             // It may have been published: that cannot be taken back.
             (Wish::Cancel, _) if record.doubt == Doubt::Open => false,
             (Wish::Edit { .. }, State::Failed) => true,

@@ -27,6 +27,11 @@ pub enum Search {
         profile: Box<str>,
         post: Seq,
     },
+    /// A series has to take it back.
+    Series {
+        key: Box<str>,
+        post: Seq,
+    },
     /// A broadcaster has answered whose delivery had been given up.
     Late(Attempt),
     /// A post whose due is long past may have been scheduled before, with the key it has.
@@ -52,7 +57,7 @@ impl Search {
             Self::Get(promise) => promise.fulfil(Err(error.clone())),
             Self::Outcome(_, promise) => promise.fulfil(Err(error.clone())),
             Self::Schedule { unit, .. } => unit.promise.fulfil(Err(error.clone())),
-            Self::Queue { .. } | Self::Late(_) => {}
+            Self::Queue { .. } | Self::Series { .. } | Self::Late(_) => {}
         }
     }
 }
@@ -209,7 +214,9 @@ impl Engine {
                 .get(place)
                 .is_some_and(|site| site.window.bytes < self.settings.memory && !site.is_paused && site.held.is_empty())
         };
-        record.due <= self.now.wall.after(self.settings.claim_ahead)
+        // What is late is spread first, if its pool does so.
+        record.due.after(self.settings.claim_ahead) >= self.now.wall
+            && record.due <= self.now.wall.after(self.settings.claim_ahead)
             && !record.is_unprepared()
             && !record.body.in_order()
             && self.pool(record.pool).is_some_and(|(place, pool)| is_free(place) && !pool.catch_up.has_gap())
@@ -243,6 +250,7 @@ impl Engine {
         let slot = found.as_ref().and_then(|found| self.slot(found.record().seq));
         match (search, slot, found) {
             (Search::Queue { place, profile, post }, _, found) => self.queue_found(place, &profile, post, found),
+            (Search::Series { key, post }, _, found) => self.occurrence_found(&key, post, found),
             (Search::Schedule { unit, index }, _, found) => self.schedule_late(unit, index, found.as_ref()),
             (Search::Mutate(post, mutation), None, None) => {
                 mutation.refuse(Error::NotFound { post: post.to_string() });
@@ -329,7 +337,7 @@ impl Engine {
 
     fn status_with(&self, mut record: Record, state: State, outcome: Option<Outcome>) -> Status {
         let (mut state, mut outcome) = (state, outcome);
-        if state == State::Scheduled && self.is_called_off(&record) {
+        if matches!(state, State::Scheduled | State::Held) && self.is_called_off(&record) {
             (state, outcome) = (State::Cancelled, Some(Outcome::Cancelled));
         }
         if state == State::Queued {

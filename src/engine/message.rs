@@ -1,5 +1,6 @@
 //! The messages at the engine's border.
 
+use std::collections::HashMap;
 use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -211,6 +212,8 @@ impl Drop for Weight {
 pub enum SchedulePromise {
     One(Promise<PostId>),
     All(Promise<Vec<PostId>>),
+    /// Some posts were said more than once: where each is in the unit.
+    Repeated(Promise<Vec<PostId>>, Vec<usize>),
 }
 
 impl SchedulePromise {
@@ -221,7 +224,27 @@ impl SchedulePromise {
                 promise.fulfil(answer.and_then(|ids| ids.first().copied().ok_or(Error::Closed)));
             }
             Self::All(promise) => promise.fulfil(answer),
+            Self::Repeated(promise, places) => {
+                let of = |ids: Vec<PostId>| places.iter().filter_map(|place| ids.get(*place).copied()).collect();
+                promise.fulfil(answer.map(of));
+            }
         }
+    }
+
+    /// Leaves out posts that are said again, with the same key and content, and answers with the id of the first.
+    pub fn unique(promise: Promise<Vec<PostId>>, posts: Vec<NewPost>) -> (Self, Vec<NewPost>) {
+        let (mut first, mut unit, mut places) = (HashMap::new(), Vec::with_capacity(posts.len()), Vec::new());
+        for post in posts {
+            let name = post.body.key().map(|key| (key.to_owned(), post.body.fingerprint()));
+            let before = name.as_ref().and_then(|name| first.get(name).copied());
+            let place = before.unwrap_or(unit.len());
+            places.push(place);
+            if before.is_none() {
+                name.map(|name| first.insert(name, place));
+                unit.push(post);
+            }
+        }
+        if unit.len() == places.len() { (Self::All(promise), unit) } else { (Self::Repeated(promise, places), unit) }
     }
 }
 

@@ -401,11 +401,9 @@ impl Engine {
         if self.closing.is_some() {
             return self.agenda.clear();
         }
-        while let Some((at, item)) = self.agenda.pop_first() {
-            if at > self.now.wall {
-                self.agenda.insert((at, item));
-                return;
-            }
+        // What comes in meanwhile waits for the next turn.
+        let later = self.agenda.split_off(&(self.now.wall.after(Duration::from_micros(1)), Item::Queue(0, "".into())));
+        for (_, item) in std::mem::replace(&mut self.agenda, later) {
             match item {
                 Item::Queue(place, profile) => self.follow_queue(place, &profile),
                 Item::Series(key) => self.follow_series(&key),
@@ -743,6 +741,8 @@ impl Engine {
 
     /// Answers everyone who waits for a commit.
     fn refuse_pending(&mut self, error: &Error) {
+        self.refuse_queues(error);
+        self.refuse_series(error);
         for then in self.commits.pending().flatten() {
             match then {
                 Then::Scheduled { promise, .. } => {

@@ -19,7 +19,7 @@ use crate::time::Timestamp;
 use super::commands::Search;
 use super::commits::{Then, Why};
 use super::lifecycle::Phase;
-use super::message::{NewPost, SchedulePromise};
+use super::message::{NewPost, SchedulePromise, Wish};
 use super::shelves::Listing;
 use super::{Engine, Item, Resident};
 
@@ -34,6 +34,8 @@ pub struct Managed {
     is_busy: bool,
     /// When it is looked at next.
     wake: Option<Timestamp>,
+    /// Posts that were taken from their shelf to be moved.
+    borrowed: Vec<Seq>,
     /// Pieces of it that were remembered.
     parts: Parts,
 }
@@ -66,6 +68,11 @@ impl QueueWish {
             Self::Enqueue { promise, .. } => promise.fulfil(Err(error)),
             Self::Drop(_) | Self::Follow | Self::Counted(_) => {}
         }
+    }
+
+    /// Whether the host waits for it.
+    fn is_hosts(&self) -> bool {
+        !matches!(self, Self::Drop(_) | Self::Follow | Self::Counted(_))
     }
 
     fn finish(self, answer: Result<()>) {
@@ -210,6 +217,11 @@ impl Engine {
     fn rest(&mut self, place: usize, profile: &str) {
         let lead = self.prepare_lead(place);
         let Some(managed) = self.managed(place, profile) else { return };
+        if !managed.is_busy {
+            let borrowed = std::mem::take(&mut managed.borrowed);
+            self.put_back(&borrowed);
+        }
+        let Some(managed) = self.managed(place, profile) else { return };
         let wake = managed.queue.as_ref().filter(|_| !managed.is_busy);
         let wake = wake.and_then(|queue| queue.wake_at(queue.ahead(lead), &managed.taken));
         let before = std::mem::replace(&mut managed.wake, wake);
@@ -218,6 +230,18 @@ impl Engine {
         }
         before.map(|at| self.agenda.remove(&(at, Item::Queue(place, profile.into()))));
         wake.map(|at| self.agenda.insert((at, Item::Queue(place, profile.into()))));
+    }
+
+    /// Leaves posts to the store that were taken from their shelf and have not been moved.
+    fn put_back(&mut self, borrowed: &[Seq]) {
+        let is_idle = |resident: &Resident| {
+            resident.phase == Phase::Armed && resident.record.home().shelf() == Some(Shelf::Queued)
+        };
+        for slot in borrowed.iter().filter_map(|post| self.slot(*post)).collect::<Vec<_>>() {
+            if self.posts.get(slot as usize).is_some_and(is_idle) {
+                self.forget(slot);
+            }
+        }
     }
 
     fn prepare_lead(&self, place: usize) -> Duration {
@@ -246,20 +270,28 @@ impl Engine {
         }
         let until = now.after(before.ahead(lead));
         let mut to = before.clone();
-        let taken = std::mem::take(&mut managed.taken);
+        let mut taken = std::mem::take(&mut managed.taken);
+        // One that has begun, or that has been put on a shelf, is not the queue's any more, and nobody else takes its slot.
+        let mut held = Vec::new();
         for (post, due) in before.placed() {
-            if *due > now && !self.is_placed(*post, *due) {
-                let _ = to.take(*post);
+            let is_dropped = matches!(wish, QueueWish::Drop(dropped) if dropped == *post);
+            if (is_dropped || *due > now && !self.is_placed(*post, *due)) && to.take(*post).is_ok() {
+                taken.insert(*post, *due);
+                held.push((*post, *due));
             }
+        }
+        if let QueueWish::Drop(post) = &wish {
+            let _ = to.take(*post);
         }
         let left = to.follow(now, until, &taken);
         let moves = changed(&before, &to, &left);
-        let is_still = moves.is_empty() && left.is_empty() && to.len() == before.len();
-        if !is_still || matches!(wish, QueueWish::Follow) {
+        let is_still =
+            moves.is_empty() && left.is_empty() && to.len() == before.len() && !taken.is_passed_by(before.since());
+        if !is_still || matches!(wish, QueueWish::Follow | QueueWish::Drop(_)) {
             // What time has done is a step of its own, before the wish.
             let notice = to.notice(now, &taken, !left.is_empty());
             self.give_back(place, profile, taken);
-            if !matches!(wish, QueueWish::Follow) {
+            if !matches!(wish, QueueWish::Follow | QueueWish::Drop(_)) {
                 self.again(place, profile, wish);
             }
             return if is_still && notice.is_none() {
@@ -267,17 +299,25 @@ impl Engine {
                     managed.queue = Some(to);
                 }
             } else {
-                self.move_and_store(place, profile, to, &moves, notice, QueueWish::Follow);
+                self.move_and_store(place, profile, to, &moves, &held, notice, QueueWish::Follow);
             };
         }
         match self.grant(&mut to, &wish, now) {
             Ok(()) => {}
             Err(answer) => {
                 self.give_back(place, profile, taken);
-                return wish.finish(answer);
+                return match wish {
+                    // It has left the queue meanwhile, and is a post as any other.
+                    QueueWish::Cancel { post, promise } => {
+                        self.seek_mutation(self.id(post).into(), Wish::Cancel, promise)
+                    }
+                    QueueWish::Release { post, due, promise } => {
+                        self.seek_mutation(self.id(post).into(), Wish::Reschedule(due), promise);
+                    }
+                    wish => wish.finish(answer),
+                };
             }
         }
-        let mut taken = taken;
         if let QueueWish::Counted(dues) = &wish {
             for (post, due) in dues {
                 taken.insert(*post, *due);
@@ -295,7 +335,7 @@ impl Engine {
             }
             wish => {
                 let moves = changed(&before, &to, &[]);
-                self.move_and_store(place, profile, to, &moves, notice, wish);
+                self.move_and_store(place, profile, to, &moves, &[], notice, wish);
             }
         }
     }
@@ -320,7 +360,7 @@ impl Engine {
             QueueWish::Order { order, key, .. } => {
                 to.apply(order.clone(), now).map(|()| key.iter().for_each(|key| to.note_done(*key)))
             }
-            QueueWish::Cancel { post, .. } | QueueWish::Release { post, .. } | QueueWish::Drop(post) => {
+            QueueWish::Cancel { post, .. } | QueueWish::Release { post, .. } => {
                 let too_late = Error::TooLate { id: self.id(*post), state: State::InFlight };
                 return to.take(*post).map_err(|_| Err(too_late));
             }
@@ -328,7 +368,7 @@ impl Engine {
                 to.set_counted();
                 Ok(())
             }
-            QueueWish::Enqueue { .. } | QueueWish::Follow => Ok(()),
+            QueueWish::Enqueue { .. } | QueueWish::Follow | QueueWish::Drop(_) => Ok(()),
         };
         done.map_err(|refusal| Err(self.refused(refusal)))
     }
@@ -356,13 +396,16 @@ impl Engine {
             && *phase != Phase::Leaving
     }
 
-    /// Moves posts, and stores the queue, all in one commit; or first has a post looked for.
+    /// Moves posts, and stores the queue, all in one commit; or first has a post looked for. Slots that are held by posts
+    /// which are not the queue's any more are noted.
+    #[expect(clippy::too_many_arguments, reason = "one commit, and all of it is in it")]
     fn move_and_store(
         &mut self,
         place: usize,
         profile: &str,
         to: Queue,
         moves: &[(Seq, Option<Timestamp>)],
+        held: &[(Seq, Timestamp)],
         notice: Option<Notice>,
         wish: QueueWish,
     ) {
@@ -395,7 +438,16 @@ impl Engine {
                 return self.again(place, profile, QueueWish::Drop(*post));
             }
         }
+        // Whatever is wished from now on comes after this.
+        if let Some(managed) = self.managed(place, profile) {
+            managed.is_busy = true;
+        }
+        let pool = self.settings.pools.get(place).map(|pool| pool.name.clone()).unwrap_or_default();
         self.commits.begin_unit();
+        for (post, due) in held {
+            let (key, value) = queue::fixed_note(Name { pool: &pool, profile }, *post, Some(*due));
+            self.commits.add(Change::Remember { key, value }, None, 0);
+        }
         for (post, due) in moves {
             self.place_post(post, due);
         }
@@ -412,7 +464,6 @@ impl Engine {
                 None
             }
             QueueWish::Counted(dues) => {
-                let pool = self.settings.pools.get(place).map(|pool| pool.name.clone()).unwrap_or_default();
                 for (post, due) in dues {
                     let (key, value) = queue::fixed_note(Name { pool: &pool, profile }, post, Some(due));
                     self.commits.add(Change::Remember { key, value }, None, 0);
@@ -469,6 +520,14 @@ impl Engine {
         promise: Option<Promise<()>>,
     ) {
         let Some(pool) = self.settings.pools.get(place).map(|pool| pool.name.clone()) else { return };
+        // No slot is asked for any more up to where it has been followed.
+        let since = to.since();
+        let passed =
+            self.managed(place, profile).map(|managed| managed.taken.forget_through(since)).unwrap_or_default();
+        for post in passed {
+            let (key, value) = queue::fixed_note(Name { pool: &pool, profile }, post, None);
+            self.commits.add(Change::Remember { key, value }, None, 0);
+        }
         for (key, value) in to.notes(Name { pool: &pool, profile }, before) {
             let bytes = value.len();
             self.commits.add(Change::Remember { key, value }, None, bytes);
@@ -594,21 +653,28 @@ impl Engine {
         }
         match found {
             _ if self.slot(post).is_some() => {}
-            Some(Found::Live(stored)) if stored.record.home().shelf().is_some() => {
+            Some(Found::Live(stored)) if stored.record.home().shelf() == Some(Shelf::Queued) => {
                 self.admit(place, stored.record, Phase::Armed);
+                if let Some(managed) = self.managed(place, profile) {
+                    managed.borrowed.push(post);
+                }
+            }
+            // It has been put on another shelf: it is not the queue's any more.
+            Some(Found::Live(stored)) if stored.record.home().shelf().is_some() => {
+                self.again(place, profile, QueueWish::Drop(post));
             }
             Some(Found::Live(stored)) => drop(self.take_up(place, stored)),
             Some(Found::Settled { .. }) | None => self.again(place, profile, QueueWish::Drop(post)),
         }
         self.turn_queue(place, profile);
-        // If it was not moved after all, the store keeps it.
-        let is_idle = |resident: &Resident| resident.phase == Phase::Armed && resident.record.home().shelf().is_some();
-        if let Some(slot) = self.slot(post)
-            && self.posts.get(slot as usize).is_some_and(is_idle)
-            && !self.managed(place, profile).is_some_and(|managed| managed.is_busy)
-        {
-            self.forget(slot);
-        }
+    }
+
+    /// Whether a post is a queue's, waiting or placed.
+    pub(super) fn is_queued(&self, record: &Record) -> bool {
+        let site = self.places.get(record.pool).and_then(|place| self.sites.get(place));
+        let managed =
+            site.filter(|site| !site.queues.is_empty()).and_then(|site| site.queues.get(record.body.profile()));
+        managed.and_then(|managed| managed.queue.as_ref()).is_some_and(|queue| queue.has(record.seq))
     }
 
     /// The host changes a post that waits in a queue; what is not the queue's business is given back.
@@ -627,10 +693,7 @@ impl Engine {
         if is_queued {
             let profile = profile.to_owned();
             let was_placed = |managed: &mut Managed| {
-                managed
-                    .queue
-                    .as_ref()
-                    .is_some_and(|queue| queue.placed_at(record.seq).is_some_and(|at| Some(at) != due))
+                managed.queue.as_ref().is_some_and(|queue| queue.placed_at(record.seq).is_some())
             };
             if self.managed(place, &profile).is_some_and(was_placed) {
                 self.wish_queue(place, &profile, QueueWish::Drop(record.seq));
@@ -642,11 +705,18 @@ impl Engine {
     /// Notes in the commit under way which slot a post takes, if there is a queue.
     fn note_fixed(&mut self, place: usize, profile: &str, post: Seq, due: Option<Timestamp>) {
         let Some(pool) = self.settings.pools.get(place).map(|pool| pool.name.clone()) else { return };
+        let now = self.now.wall;
         let Some(managed) = self.managed(place, profile) else { return };
         let is_new = match due {
             Some(due) => managed.taken.insert(post, due),
+            // A slot that has passed is not free again.
+            None if managed.taken.due(post).is_some_and(|due| due <= now) => true,
             None => managed.taken.remove(post).is_some(),
         };
+        let is_kept = due.is_none() && managed.taken.due(post).is_some();
+        if is_kept {
+            return self.wish_queue(place, profile, QueueWish::Follow);
+        }
         if is_new {
             let (key, value) = queue::fixed_note(Name { pool: &pool, profile }, post, due);
             self.commits.add(Change::Remember { key, value }, None, 0);
@@ -729,13 +799,20 @@ impl Engine {
     /// Refuses whatever waits for queues.
     pub(super) fn refuse_queues(&mut self, error: &Error) {
         let queues = self.sites.iter_mut().flat_map(|site| site.queues.values_mut());
-        for wish in queues.flat_map(|managed| std::mem::take(&mut managed.wishes)) {
+        for wish in queues.flat_map(|managed| managed.refusable()) {
             wish.refuse(error.clone());
         }
     }
 }
 
 impl Managed {
+    /// Takes out what the host waits for.
+    fn refusable(&mut self) -> Vec<QueueWish> {
+        let (hosts, own): (Vec<_>, Vec<_>) = self.wishes.drain(..).partition(QueueWish::is_hosts);
+        self.wishes.extend(own);
+        hosts
+    }
+
     /// Whether nothing can be done before posts have been counted.
     fn is_waiting(&self) -> bool {
         let counts = self.wishes.front().is_some_and(|wish| matches!(wish, QueueWish::Counted(_)));

@@ -9,11 +9,12 @@ use bytes::{Buf, BufMut, Bytes, BytesMut};
 use crate::error::Error;
 use crate::id::Seq;
 use crate::limits;
-use crate::post::{Body, Change, Event, Misfire, Notes, Outcome, Record, SeriesStatus, Verdict};
+use crate::post::{Body, Change, Event, Found, Misfire, Notes, Outcome, Record, SeriesStatus, Verdict};
 use crate::reply::Promise;
 use crate::schedule::Schedule;
 use crate::time::Timestamp;
 
+use super::commands::Search;
 use super::commits::{Planned, Then};
 use super::lifecycle::Phase;
 use super::message::{NewPost, SchedulePromise};
@@ -149,7 +150,6 @@ impl Series {
         let next = self.schedule.after(self.cursor.to_datetime()).map(Timestamp::due);
         dues.extend(next.take_while(|due| *due <= until).take(limits::SERIES_POSTS));
         self.cursor = dues.last().copied().unwrap_or(self.cursor);
-        self.count += dues.len() as u64;
         dues
     }
 }
@@ -237,7 +237,10 @@ impl Engine {
         let wake = match series.next() {
             Some(next) => next.before(self.series_ahead(series)),
             // It ends when the last one is due.
-            None => series.planned.last().map_or(Timestamp::MIN, |(_, due)| due.after(Duration::from_millis(1))),
+            None => {
+                let last = series.planned.iter().map(|(_, due)| *due).max();
+                last.map_or(Timestamp::MIN, |due| due.after(Duration::from_millis(1)))
+            }
         };
         self.wake_series(key, Some(wake));
     }
@@ -262,6 +265,16 @@ impl Engine {
         let now = self.now.wall;
         let Some(managed) = self.series.get(key) else { return };
         let before = managed.series.clone();
+        // What is planned and not in memory is looked for, before it is taken back.
+        let planned = before.iter().flat_map(|series| &series.planned).filter(|(_, due)| *due > now);
+        let missing = planned.map(|(post, _)| *post).find(|post| self.slot(*post).is_none());
+        if let Some(post) = missing.filter(|_| !matches!(wish, SeriesWish::Follow)) {
+            if let Some(managed) = self.series.get_mut(key) {
+                managed.is_busy = true;
+                managed.wishes.push_front(wish);
+            }
+            return self.search(self.id(post).into(), Search::Series { key: key.into(), post });
+        }
         match (wish, before) {
             (SeriesWish::Follow, Some(mut series)) => {
                 let until = now.after(self.series_ahead(&series));
@@ -294,6 +307,26 @@ impl Engine {
             }
             (SeriesWish::End { promise }, None) => promise.fulfil(Err(Error::NoSeries { key: key.to_owned() })),
         }
+    }
+
+    /// The store has looked for an occurrence.
+    pub(super) fn occurrence_found(&mut self, key: &str, post: Seq, found: Option<Found>) {
+        let place = found.as_ref().and_then(|found| self.places.get(found.record().pool));
+        let is_planned = match (self.slot(post), found, place) {
+            (Some(_), _, _) => true,
+            (None, Some(Found::Live(stored)), Some(place)) if stored.record.home().shelf().is_none() => {
+                self.take_up(place, stored);
+                self.slot(post).is_some()
+            }
+            _ => false,
+        };
+        if let Some(managed) = self.series.get_mut(key) {
+            managed.is_busy = false;
+            if let Some(series) = managed.series.as_mut().filter(|_| !is_planned) {
+                series.planned.retain(|(planned, _)| *planned != post);
+            }
+        }
+        self.turn_series(key);
     }
 
     /// Takes back the occurrences that are planned and not claimed; the others.
@@ -342,6 +375,7 @@ impl Engine {
             if due > now {
                 series.planned.push((seq, due));
             }
+            series.count += 1;
             let claimed = self.claims_along(&record);
             planned.push(Planned { record, claimed });
         }
@@ -393,8 +427,11 @@ impl Engine {
 
     /// Refuses whatever waits for series.
     pub(super) fn refuse_series(&mut self, error: &Error) {
-        for wish in self.series.values_mut().flat_map(|managed| std::mem::take(&mut managed.wishes)) {
-            wish.refuse(error.clone());
+        for managed in self.series.values_mut() {
+            let is_own = |wish: &SeriesWish| matches!(wish, SeriesWish::Follow);
+            let (own, hosts): (Vec<_>, Vec<_>) = managed.wishes.drain(..).partition(is_own);
+            managed.wishes.extend(own);
+            hosts.into_iter().for_each(|wish| wish.refuse(error.clone()));
         }
     }
 }

@@ -224,8 +224,8 @@ impl Engine {
             }
             let settle =
                 Change::Settle { home: post.record.home(), attempts: post.record.attempts, outcome: outcome.clone() };
-            let was_dead = post.record.home().shelf() == Some(Shelf::Dead);
-            let ends = |tally: &mut Tally| tally.end(&outcome, was_dead);
+            let shelf = post.record.home().shelf();
+            let ends = |tally: &mut Tally| tally.end(&outcome, shelf);
             let then = Then::Left { slot, outcome: outcome.clone(), lateness, promise };
             self.commits.add(settle, Some(then), 0);
             if let Some(campaign) = post.record.body.campaign() {

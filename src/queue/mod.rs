@@ -118,6 +118,11 @@ impl Queue {
         self.is_counted = true;
     }
 
+    /// Slots up to this have passed.
+    pub fn since(&self) -> Timestamp {
+        self.since
+    }
+
     pub fn len(&self) -> usize {
         self.order.len()
     }
@@ -161,20 +166,26 @@ impl Queue {
     }
 
     /// Lets time pass. Posts whose slot has come leave; they are returned with it, and it is their due. Those whose slot
-    /// comes by `until` are placed.
+    /// comes by `until` are placed. No more than go in one step: it wants to be followed again at once if there are more.
     pub fn follow(&mut self, now: Timestamp, until: Timestamp, taken: &Taken) -> Vec<(Seq, Timestamp)> {
         self.place(until.max(now), taken);
         let gone = self.placed.iter().take_while(|(_, due)| *due <= now).count();
         let left: Vec<_> = self.placed.drain(..gone).collect();
         self.order.drain(..gone);
         self.start += gone as i64;
-        self.since = self.since.max(now);
+        let reached = match left.last() {
+            // As many as go in one step: more of them may follow.
+            Some((_, due)) if gone == limits::PLACE_POSTS => *due,
+            _ => now,
+        };
+        self.since = self.since.max(reached);
         left
     }
 
-    /// Places those whose slot comes by `until`, and no others.
+    /// Places those whose slot comes by `until`, and no others; the first ones, if they are too many for one step.
     pub fn place(&mut self, until: Timestamp, taken: &Taken) {
-        self.placed = self.dues(taken).take_while(|(_, due)| *due <= until).collect();
+        let near = self.dues(taken).take_while(|(_, due)| *due <= until);
+        self.placed = near.take(limits::PLACE_POSTS).collect();
     }
 
     /// What there is to say at `now`.
@@ -239,12 +250,9 @@ impl Queue {
     /// Does this at `now`, up to which it has been followed.
     pub fn apply(&mut self, order: Order, now: Timestamp) -> Result<(), Refusal> {
         match order {
-            Order::Slots(slots) => self.slots = *slots,
-            Order::Pause(paused) => {
-                self.is_paused = paused;
-                // Slots that pass meanwhile are gone.
-                self.since = self.since.max(now);
-            }
+            // From now on, also where a clock that was wrong for a moment had shown much later slots.
+            Order::Slots(slots) => (self.slots, self.since) = (*slots, now),
+            Order::Pause(paused) => (self.is_paused, self.since) = (paused, now),
             Order::WarnAhead(ahead) => (self.warn_ahead, self.is_warned) = (ahead, false),
             Order::Move { post, to } => {
                 let at = self.position(post)?;
@@ -298,6 +306,24 @@ impl Taken {
         let due = self.posts.remove(&post)?;
         self.dues.remove(&(due, post));
         Some(due)
+    }
+
+    /// Forgets what lies at or before this: no slot there will be asked for. What was there.
+    pub fn forget_through(&mut self, since: Timestamp) -> Vec<Seq> {
+        let later = self.dues.split_off(&(since, Seq(u64::MAX)));
+        let gone: Vec<Seq> = std::mem::replace(&mut self.dues, later).into_iter().map(|(_, post)| post).collect();
+        gone.iter().for_each(|post| _ = self.posts.remove(post));
+        gone
+    }
+
+    /// Whether something lies at or before this.
+    pub fn is_passed_by(&self, since: Timestamp) -> bool {
+        self.dues.first().is_some_and(|(due, _)| *due <= since)
+    }
+
+    /// The due of this post, if it is known.
+    pub fn due(&self, post: Seq) -> Option<Timestamp> {
+        self.posts.get(&post).copied()
     }
 
     fn has(&self, slot: Timestamp) -> bool {

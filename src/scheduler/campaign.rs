@@ -67,7 +67,7 @@ impl Campaign {
         };
         let campaign = Some(self.name.as_str().into());
         self.scheduler.send(|promise| {
-            let promise = SchedulePromise::All(promise);
+            let (promise, posts) = SchedulePromise::unique(promise, posts);
             Command::Schedule { posts, campaign, promise, _weight: weight }
         })
     }

@@ -84,7 +84,7 @@ impl Queue {
     /// As [`Scheduler::schedule`]; [`Error::NoQueue`], [`Error::QueueFull`], and [`Error::NotForQueue`] for a post that
     /// has a due, or another pool or profile.
     pub fn push(&self, post: Post) -> Reply<PostId> {
-        self.put(None, [post], SchedulePromise::One)
+        self.put(None, [post], one)
     }
 
     /// Puts a post at the front: before all others but those that are placed.
@@ -100,7 +100,7 @@ impl Queue {
     /// # Errors
     /// As [`push`](Self::push), and [`Error::NoPosition`].
     pub fn insert(&self, position: usize, post: Post) -> Reply<PostId> {
-        self.put(Some(position), [post], SchedulePromise::One)
+        self.put(Some(position), [post], one)
     }
 
     /// Puts many posts at the end, in this order; all or none.
@@ -108,7 +108,7 @@ impl Queue {
     /// # Errors
     /// As [`push`](Self::push), and [`Error::BatchTooLarge`].
     pub fn push_all(&self, posts: impl IntoIterator<Item = Post>) -> Reply<Vec<PostId>> {
-        self.put(None, posts, SchedulePromise::All)
+        self.put(None, posts, SchedulePromise::unique)
     }
 
     /// Moves a post to this position, counted from 0. Those between its old and its new one move up or down.
@@ -190,12 +190,7 @@ impl Queue {
         })
     }
 
-    fn put<T>(
-        &self,
-        at: Option<usize>,
-        posts: impl IntoIterator<Item = Post>,
-        to: fn(Promise<T>) -> SchedulePromise,
-    ) -> Reply<T> {
+    fn put<T>(&self, at: Option<usize>, posts: impl IntoIterator<Item = Post>, to: Promising<T>) -> Reply<T> {
         let posts = posts.into_iter().map(|post| self.own(post)).collect::<Result<Vec<Post>>>();
         let posts = match posts.and_then(|posts| self.scheduler.plan_all(posts)) {
             Ok(posts) => posts,
@@ -207,7 +202,8 @@ impl Queue {
         };
         let profile = self.profile.clone();
         self.scheduler.send_to(&self.pool, |place, promise| {
-            let wish = QueueWish::Enqueue { at, posts, known: Vec::new(), promise: to(promise) };
+            let (promise, posts) = to(promise, posts);
+            let wish = QueueWish::Enqueue { at, posts, known: Vec::new(), promise };
             Command::Queue { place, profile, named: Vec::new(), wish, _weight: Some(weight) }
         })
     }
@@ -231,4 +227,11 @@ impl Queue {
             }
         }
     }
+}
+
+/// How it is answered, and which posts are left to be scheduled.
+type Promising<T> = fn(Promise<T>, Vec<NewPost>) -> (SchedulePromise, Vec<NewPost>);
+
+fn one(promise: Promise<PostId>, posts: Vec<NewPost>) -> (SchedulePromise, Vec<NewPost>) {
+    (SchedulePromise::One(promise), posts)
 }

@@ -388,6 +388,11 @@ impl Host {
 
     /// Asks what is in a queue.
     fn line(&mut self, scheduler: &Scheduler, pool: usize, profile: String) {
+        let is_same =
+            |open: &Open| matches!(open, Open::Lined { pool: p, profile: q, .. } if (p, q) == (&pool, &profile));
+        if self.open.iter().any(is_same) {
+            return;
+        }
         let reply = scheduler.queue(&pool_name(pool), &profile).status();
         self.open.push(Open::Lined { pool, profile, reply });
     }
@@ -550,6 +555,7 @@ impl Host {
     /// Everything that stands still is to go on, and what is not decided is decided.
     pub fn heal(&mut self, scheduler: &Scheduler) {
         self.is_healing = true;
+        self.scene.look().oracle.release_queues();
         for pool in 0..self.pools {
             self.pause(scheduler, pool, false);
             for profile in 0..PROFILES {

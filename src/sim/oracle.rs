@@ -280,7 +280,14 @@ impl Oracle {
 
     /// The host asks for another due; for now, if it is the first instant of all.
     pub fn ask_due(&mut self, post: usize, due: Timestamp) {
+        // From now on it may have a due of its own.
+        self.posts[post].given.queued = false;
         self.posts[post].due.ask(due);
+    }
+
+    /// Whatever waits in queues may be published at once.
+    pub fn release_queues(&mut self) {
+        self.posts.iter_mut().for_each(|known| known.given.queued = false);
     }
 
     pub fn moved(&mut self, post: usize, due: Timestamp) {
