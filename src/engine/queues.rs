@@ -286,7 +286,7 @@ impl Engine {
         let left = to.follow(now, until, &taken);
         let moves = changed(&before, &to, &left);
         let is_still =
-            moves.is_empty() && left.is_empty() && to.len() == before.len() && !taken.is_passed_by(before.since());
+            moves.is_empty() && left.is_empty() && to.len() == before.len() && !taken.is_passed_by(to.since());
         if !is_still || matches!(wish, QueueWish::Follow | QueueWish::Drop(_)) {
             // What time has done is a step of its own, before the wish.
             let notice = to.notice(now, &taken, !left.is_empty());
@@ -294,13 +294,11 @@ impl Engine {
             if !matches!(wish, QueueWish::Follow | QueueWish::Drop(_)) {
                 self.again(place, profile, wish);
             }
-            return if is_still && notice.is_none() {
-                if let Some(managed) = self.managed(place, profile) {
-                    managed.queue = Some(to);
-                }
-            } else {
+            // What is not worth a commit is not remembered in memory either: the queue is what is durable.
+            if !is_still || notice.is_some() {
                 self.move_and_store(place, profile, to, &moves, &held, notice, QueueWish::Follow);
-            };
+            }
+            return;
         }
         match self.grant(&mut to, &wish, now) {
             Ok(()) => {}
