@@ -283,7 +283,9 @@ impl World {
             let back = self.scene.time().wall.before(by);
             if back > furthest {
                 self.fault("the wall clock steps back");
-                self.scene.look().now.wall = back;
+                let mut state = self.scene.look();
+                state.now.wall = back;
+                state.oracle.has_gone_back = true;
             }
         }
         if self.clocks.below(100_000) < self.rates.suspend {
