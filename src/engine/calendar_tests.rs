@@ -272,3 +272,74 @@ fn local_times_are_derived_again_when_the_zone_data_is_another_one() {
         assert_eq!(of(&mut rig, rescheduled), due.to_datetime());
     }
 }
+
+/// Lets the store answer all that it is asked, which must come to an end.
+fn work_to_the_end(rig: &mut Rig) {
+    let answers = (0..10_000).take_while(|_| rig.answer_one()).count();
+    assert!(answers < 10_000, "the store is asked for ever");
+}
+
+#[test]
+fn a_placed_post_that_is_being_called_does_not_stop_its_queue_when_the_clock_steps_back() {
+    let (mut rig, _) = queued(&["a", "b"]);
+    rig.pass(799_950);
+    rig.work();
+    // Something of the queue is with the store while the slot comes.
+    drop(order(&mut rig, Order::WarnAhead(Duration::from_secs(1))));
+    rig.pass(51);
+    rig.call();
+    rig.now.wall = rig.now.wall.before(Duration::from_secs(300));
+    rig.work();
+    let reply = order(&mut rig, Order::WarnAhead(Duration::from_secs(2)));
+    work_to_the_end(&mut rig);
+    assert!(given(reply).unwrap().is_ok());
+}
+
+#[test]
+fn a_placed_post_that_is_being_called_does_not_stop_its_queue_when_its_slot_is_taken() {
+    let (mut rig, _) = queued(&["a", "b"]);
+    rig.pass(799_950);
+    rig.work();
+    drop(rig.schedule_post(50, &Post::new("p", "f").profile("a")));
+    // The worker's clock shows the due already, the engine's does not.
+    let delivery = rig.early.pop().unwrap();
+    assert!(delivery.facts().stage.call());
+    work_to_the_end(&mut rig);
+    let reply = order(&mut rig, Order::WarnAhead(Duration::from_secs(2)));
+    work_to_the_end(&mut rig);
+    assert!(given(reply).unwrap().is_ok());
+}
+
+#[test]
+fn a_placed_post_that_is_cancelled_and_replaced_is_gone_wherever_the_process_dies() {
+    for steps in 0..8 {
+        let (mut rig, ids) = queued(&["a", "b", "c"]);
+        rig.pass(760_000);
+        rig.work();
+        let reply = rig.cancel(ids[0]);
+        drop(rig.schedule_post(40_000, &Post::new("p", "f").profile("a")));
+        for _ in 0..steps {
+            rig.answer_one();
+        }
+        let is_told = given(reply).is_some();
+        let shown = listed(&mut rig).1.len();
+        let mut rig = rig.restart(1, |_| {});
+        work_to_the_end(&mut rig);
+        let left = listed(&mut rig).1.len();
+        assert!(!is_told || (shown, left) == (2, 2), "after {steps} steps: {shown}, then {left}");
+        let is_cancelled = rig.status(ids[0]).unwrap().state() == State::Cancelled;
+        assert_eq!(is_cancelled, left == 2, "after {steps} steps");
+    }
+}
+
+#[test]
+fn whoever_waits_for_a_queue_is_told_that_the_store_stalls() {
+    let (mut rig, _) = queued(&["a"]);
+    let replies = [push(&mut rig, &["b"]), push(&mut rig, &["c"])];
+    for _ in 0..20 {
+        rig.pass(1_000);
+    }
+    for reply in replies {
+        assert!(matches!(given(reply).unwrap(), Err(Error::StoreStalled { .. })));
+    }
+}
