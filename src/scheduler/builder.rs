@@ -133,6 +133,13 @@ impl Builder {
         self
     }
 
+    /// The release of the zone data; none, if it is not to be remembered.
+    #[cfg(any(test, feature = "test-util"))]
+    pub(crate) fn zones(mut self, zones: &'static str) -> Self {
+        self.zones = zones;
+        self
+    }
+
     /// Lets so few commands and events wait.
     #[cfg(any(test, feature = "test-util"))]
     pub(crate) fn queues(mut self, commands: usize, events: usize) -> Self {

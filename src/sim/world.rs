@@ -350,7 +350,7 @@ impl World {
     fn builder(&self, store: MemoryStore) -> Builder {
         let year = Duration::from_secs(400 * 86_400);
         let builder = Scheduler::builder().store(store).clock(self.scene.clone()).memory(self.memory);
-        let builder = builder.retention(year).dead_letter_retention(year).queues(QUEUE, QUEUE);
+        let builder = builder.retention(year).dead_letter_retention(year).queues(QUEUE, QUEUE).zones("");
         let network = Network { scene: self.scene.clone(), process: self.processes };
         self.grounds
             .iter()
