@@ -9,6 +9,7 @@
 //! ```
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
@@ -107,7 +108,7 @@ impl Queue {
         }
         out.put_u32_le(self.done.len() as u32);
         self.done.iter().for_each(|key| out.put_u64_le(*key));
-        out.put_slice(self.slots.to_string().as_bytes());
+        out.put_slice(self.text.as_bytes());
         out.freeze()
     }
 
@@ -162,9 +163,23 @@ impl Parts {
         for _ in 0..head.try_get_u32_le().ok()? {
             done.push_back(head.try_get_u64_le().ok()?);
         }
-        let slots = std::str::from_utf8(&head).ok()?.parse().ok()?;
+        let text = std::str::from_utf8(&head).ok()?;
+        let (slots, text) = (Arc::new(text.parse().ok()?), text.into());
         let (is_paused, is_warned, is_counted) = (flags & PAUSED != 0, flags & WARNED != 0, flags & COUNTED != 0);
-        Some(Queue { slots, is_paused, warn_ahead, is_warned, order, placed, start, since, lead, is_counted, done })
+        Some(Queue {
+            slots,
+            text,
+            is_paused,
+            warn_ahead,
+            is_warned,
+            order,
+            placed,
+            start,
+            since,
+            lead,
+            is_counted,
+            done,
+        })
     }
 }
 

@@ -9,6 +9,7 @@ mod codec;
 mod tests;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::Arc;
 use std::time::Duration;
 
 pub use codec::{Name, Parts, TAKEN, fixed_note, name, taken_due};
@@ -22,7 +23,9 @@ use crate::time::Timestamp;
 /// A queue as it is kept.
 #[derive(Clone, PartialEq, Debug)]
 pub struct Queue {
-    slots: PostingSlots,
+    slots: Arc<PostingSlots>,
+    /// They as text, as they are remembered.
+    text: Arc<str>,
     is_paused: bool,
     /// Posts are warned of when the last one's slot is nearer than this; zero: never.
     warn_ahead: Duration,
@@ -84,7 +87,8 @@ impl Queue {
     /// An empty queue, from now on.
     pub fn new(slots: PostingSlots, now: Timestamp) -> Self {
         Self {
-            slots,
+            text: slots.to_string().into(),
+            slots: Arc::new(slots),
             is_paused: false,
             warn_ahead: Duration::ZERO,
             is_warned: false,
@@ -251,7 +255,10 @@ impl Queue {
     pub fn apply(&mut self, order: Order, now: Timestamp) -> Result<(), Refusal> {
         match order {
             // From now on, also where a clock that was wrong for a moment had shown much later slots.
-            Order::Slots(slots) => (self.slots, self.since) = (*slots, now),
+            Order::Slots(slots) => {
+                self.text = slots.to_string().into();
+                (self.slots, self.since) = (Arc::new(*slots), now);
+            }
             Order::Pause(paused) => (self.is_paused, self.since) = (paused, now),
             Order::WarnAhead(ahead) => (self.warn_ahead, self.is_warned) = (ahead, false),
             Order::Move { post, to } => {
