@@ -26,6 +26,7 @@ mod series;
 mod settle;
 mod shelves;
 mod site;
+mod taken;
 mod window;
 mod zones;
 

@@ -1,0 +1,125 @@
+//! Which slots of a queue are taken by posts of its profile that have a due of their own.
+
+use crate::id::Seq;
+use crate::limits;
+use crate::post::{Change, Cursor, Record, Stored};
+use crate::queue::{self, Name};
+use crate::time::Timestamp;
+
+use super::queues::{Managed, QueueWish};
+use super::shelves::Listing;
+use super::site::Counting;
+use super::{Engine, Resident};
+
+impl Engine {
+    /// A post was given a due by the host, or has none any more: a slot may be taken, or free again.
+    pub(super) fn fix(&mut self, record: &Record, due: Option<Timestamp>) {
+        let Some(place) = self.places.get(record.pool) else { return };
+        let profile = record.body.profile();
+        let is_queued = self.sites.get(place).is_some_and(|site| site.queues.contains_key(profile));
+        if is_queued {
+            let profile = profile.to_owned();
+            let was_placed = |managed: &mut Managed| {
+                managed.queue.as_ref().is_some_and(|queue| queue.placed_at(record.seq).is_some())
+            };
+            if self.managed(place, &profile).is_some_and(was_placed) {
+                self.wish_queue(place, &profile, QueueWish::Drop(record.seq));
+            }
+            self.note_fixed(place, &profile, record.seq, due);
+        }
+    }
+
+    /// Notes in the commit under way which slot a post takes, if there is a queue.
+    pub(super) fn note_fixed(&mut self, place: usize, profile: &str, post: Seq, due: Option<Timestamp>) {
+        let Some(pool) = self.settings.pools.get(place).map(|pool| pool.name.clone()) else { return };
+        let now = self.now.wall;
+        let Some(managed) = self.managed(place, profile) else { return };
+        let is_new = match due {
+            Some(due) => managed.taken.insert(post, due),
+            // A slot that has passed is not free again.
+            None if managed.taken.due(post).is_some_and(|due| due <= now) => true,
+            None => managed.taken.remove(post).is_some(),
+        };
+        let is_kept = due.is_none() && managed.taken.due(post).is_some();
+        if is_kept {
+            return self.wish_queue(place, profile, QueueWish::Follow);
+        }
+        if is_new {
+            let (key, value) = queue::fixed_note(Name { pool: &pool, profile }, post, due);
+            self.commits.add(Change::Remember { key, value }, None, 0);
+            self.wish_queue(place, profile, QueueWish::Follow);
+        }
+    }
+
+    /// What is remembered of a new post in the commit that stores it, if its profile has a queue.
+    pub(super) fn fixed_note(&self, record: &Record) -> Option<Change> {
+        let place = self.places.get(record.pool)?;
+        let (site, pool) = (self.sites.get(place)?, self.settings.pools.get(place)?);
+        if site.queues.is_empty() || !site.queues.contains_key(record.body.profile()) {
+            return None;
+        }
+        let name = Name { pool: &pool.name, profile: record.body.profile() };
+        let (key, value) = queue::fixed_note(name, record.seq, Some(record.due));
+        Some(Change::Remember { key, value })
+    }
+
+    /// A new post is stored, or was not kept: its slot is taken, or not.
+    pub(super) fn fixed(&mut self, record: &Record, is_kept: bool) {
+        let Some(place) = self.places.get(record.pool) else { return };
+        if self.sites.get(place).is_none_or(|site| site.queues.is_empty()) {
+            return;
+        }
+        let profile = record.body.profile().to_owned();
+        let Some(managed) = self.managed(place, &profile) else { return };
+        managed.taken.insert(record.seq, record.due);
+        if is_kept {
+            self.wish_queue(place, &profile, QueueWish::Follow);
+        } else {
+            self.note_fixed(place, &profile, record.seq, None);
+        }
+    }
+
+    /// Looks for posts that were scheduled before their profiles had queues.
+    pub(super) fn count_taken(&mut self, place: usize) {
+        let Some(site) = self.sites.get_mut(place).filter(|site| site.counting.is_none()) else { return };
+        let uncounted = |managed: &Managed| managed.queue.as_ref().is_some_and(|queue| !queue.is_counted());
+        let queues = site.queues.iter().filter(|(_, managed)| uncounted(managed));
+        let counting: Counting = queues.map(|(profile, _)| (profile.clone(), Vec::new())).collect();
+        if !counting.is_empty() {
+            site.counting = Some(counting);
+            let from = Cursor::through(self.now.wall.before(limits::PLACE_AHEAD));
+            let until = Timestamp::from_millis(limits::DUE_MAX_MILLIS);
+            self.list(place, from, until, Listing::Count { place, until });
+        }
+    }
+
+    /// A page of a pool's posts, or the last of them.
+    pub(super) fn count_page(&mut self, place: usize, posts: Vec<Stored>, is_last: bool) {
+        let Some(counting) = self.sites.get_mut(place).and_then(|site| site.counting.as_mut()) else { return };
+        for Stored { record, .. } in posts {
+            if let Some(dues) = counting.get_mut(record.body.profile()) {
+                dues.push((record.seq, record.due));
+            }
+        }
+        if !is_last {
+            return;
+        }
+        let id = self.settings.pools.get(place).map(|pool| pool.id);
+        for (_, Resident { record, .. }) in &self.posts {
+            if Some(record.pool) == id
+                && record.home().shelf().is_none()
+                && let Some(dues) = counting.get_mut(record.body.profile())
+            {
+                dues.push((record.seq, record.due));
+            }
+        }
+        let counting = self.sites.get_mut(place).and_then(|site| site.counting.take());
+        for (profile, dues) in counting.into_iter().flatten() {
+            if let Some(managed) = self.managed(place, &profile) {
+                managed.wishes.push_front(QueueWish::Counted(dues));
+                self.turn_queue(place, &profile);
+            }
+        }
+        self.count_taken(place);
+    }
+}
