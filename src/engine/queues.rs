@@ -31,8 +31,10 @@ pub struct Managed {
     is_busy: bool,
     /// When it is looked at next.
     wake: Option<Timestamp>,
-    /// Posts that were taken from their shelf to be moved.
+    /// Posts that were looked for to be moved.
     borrowed: Vec<Seq>,
+    /// Posts that are not its any more, as has been found; the next step takes all of them out.
+    gone: Vec<Seq>,
     /// Pieces of it that were remembered.
     parts: Parts,
 }
@@ -48,8 +50,6 @@ pub enum QueueWish {
     Cancel { post: Seq, promise: Promise<()> },
     /// A post that waits gets a due of its own, and leaves the queue.
     Release { post: Seq, due: Timestamp, promise: Promise<()> },
-    /// A post is not the queue's any more.
-    Drop(Seq),
     /// Time has passed, or other slots are taken.
     Follow,
     /// Posts of the profile that were there before the queue, and their dues.
@@ -63,13 +63,13 @@ impl QueueWish {
                 promise.fulfil(Err(error));
             }
             Self::Enqueue { promise, .. } => promise.fulfil(Err(error)),
-            Self::Drop(_) | Self::Follow | Self::Counted(_) => {}
+            Self::Follow | Self::Counted(_) => {}
         }
     }
 
     /// Whether the host waits for it.
     fn is_hosts(&self) -> bool {
-        !matches!(self, Self::Drop(_) | Self::Follow | Self::Counted(_))
+        !matches!(self, Self::Follow | Self::Counted(_))
     }
 
     fn finish(self, answer: Result<()>) {
@@ -129,6 +129,14 @@ impl Engine {
                 self.wish_queue(place, &profile, QueueWish::Follow);
             }
             self.count_taken(place);
+        }
+    }
+
+    /// A post is not the queue's any more.
+    pub(super) fn drop_queued(&mut self, place: usize, profile: &str, post: Seq) {
+        if let Some(managed) = self.managed(place, profile) {
+            managed.gone.push(post);
+            self.wish_queue(place, profile, QueueWish::Follow);
         }
     }
 
@@ -229,14 +237,14 @@ impl Engine {
         wake.map(|at| self.agenda.insert((at, Item::Queue(place, profile.into()))));
     }
 
-    /// Leaves posts to the store that were taken from their shelf and have not been moved.
+    /// Leaves posts to themselves that were looked for and have not been moved, and those that still wait to the store.
     fn put_back(&mut self, borrowed: &[Seq]) {
-        let is_idle = |resident: &Resident| {
-            resident.phase == Phase::Armed && resident.record.home().shelf() == Some(Shelf::Queued)
-        };
         for slot in borrowed.iter().filter_map(|post| self.slot(*post)).collect::<Vec<_>>() {
-            if self.posts.get(slot as usize).is_some_and(is_idle) {
-                self.forget(slot);
+            let Some(Resident { phase: Phase::Armed, record, .. }) = self.posts.get(slot as usize) else { continue };
+            match record.home().shelf() {
+                Some(Shelf::Queued) => self.forget(slot),
+                Some(_) => {}
+                None => self.proceed(slot),
             }
         }
     }
@@ -267,28 +275,29 @@ impl Engine {
         }
         let until = now.after(before.ahead(lead));
         let mut to = before.clone();
-        let mut taken = std::mem::take(&mut managed.taken);
+        managed.gone.retain(|post| before.has(*post));
+        let (gone, mut taken) = (managed.gone.clone(), std::mem::take(&mut managed.taken));
         // One that has begun, or that has been put on a shelf, is not the queue's any more, and nobody else takes its slot.
         let mut held = Vec::new();
         for (post, due) in before.placed() {
-            let is_dropped = matches!(wish, QueueWish::Drop(dropped) if dropped == *post);
-            if (is_dropped || *due > now && !self.is_placed(*post, *due)) && to.take(*post).is_ok() {
+            let is_gone = gone.contains(post) || *due > now && !self.is_placed(*post, *due);
+            if is_gone && to.take(*post).is_ok() && taken.due(*post).is_none() {
                 taken.insert(*post, *due);
                 held.push((*post, *due));
             }
         }
-        if let QueueWish::Drop(post) = &wish {
-            let _ = to.take(*post);
+        for post in gone {
+            let _ = to.take(post);
         }
         let left = to.follow(now, until, &taken);
         let moves = changed(&before, &to, &left);
         let is_still =
             moves.is_empty() && left.is_empty() && to.len() == before.len() && !taken.is_passed_by(to.since());
-        if !is_still || matches!(wish, QueueWish::Follow | QueueWish::Drop(_)) {
+        if !is_still || matches!(wish, QueueWish::Follow) {
             // What time has done is a step of its own, before the wish.
             let notice = to.notice(now, &taken, !left.is_empty());
             self.give_back(place, profile, taken);
-            if !matches!(wish, QueueWish::Follow | QueueWish::Drop(_)) {
+            if !matches!(wish, QueueWish::Follow) {
                 self.again(place, profile, wish);
             }
             // What is not worth a commit is not remembered in memory either: the queue is what is durable.
@@ -363,7 +372,7 @@ impl Engine {
                 to.set_counted();
                 Ok(())
             }
-            QueueWish::Enqueue { .. } | QueueWish::Follow | QueueWish::Drop(_) => Ok(()),
+            QueueWish::Enqueue { .. } | QueueWish::Follow => Ok(()),
         };
         done.map_err(|refusal| Err(self.refused(refusal)))
     }
@@ -430,7 +439,10 @@ impl Engine {
                 // It goes out just now: it has left.
                 taken_back.into_iter().for_each(|slot| self.proceed(slot));
                 self.again(place, profile, wish);
-                return self.again(place, profile, QueueWish::Drop(*post));
+                if let Some(managed) = self.managed(place, profile) {
+                    managed.gone.push(*post);
+                }
+                return;
             }
         }
         // Whatever is wished from now on comes after this.
@@ -465,7 +477,7 @@ impl Engine {
                 }
                 None
             }
-            QueueWish::Follow | QueueWish::Drop(_) | QueueWish::Enqueue { .. } => None,
+            QueueWish::Follow | QueueWish::Enqueue { .. } => None,
         };
         let before = self.managed(place, profile).and_then(|managed| managed.queue.clone());
         self.store_queue(place, profile, to, before.as_ref(), notice, promise);
@@ -643,23 +655,30 @@ impl Engine {
 
     /// The store has looked for a post of a queue.
     pub(super) fn queue_found(&mut self, place: usize, profile: &str, post: Seq, found: Option<Found>) {
+        let is_here = self.slot(post).is_some();
+        let is_left = match found {
+            _ if is_here => false,
+            Some(Found::Live(stored)) => {
+                let (shelf, record) = (stored.record.home().shelf(), stored.record.clone());
+                if shelf.is_none() {
+                    self.take_up(place, stored);
+                }
+                // On another shelf it is not the queue's any more.
+                let is_left = shelf.is_some_and(|shelf| shelf != Shelf::Queued);
+                if !is_left && self.slot(post).is_none() {
+                    self.admit(place, record, Phase::Armed);
+                }
+                is_left
+            }
+            Some(Found::Settled { .. }) | None => true,
+        };
         if let Some(managed) = self.managed(place, profile) {
             managed.is_busy = false;
-        }
-        match found {
-            _ if self.slot(post).is_some() => {}
-            Some(Found::Live(stored)) if stored.record.home().shelf() == Some(Shelf::Queued) => {
-                self.admit(place, stored.record, Phase::Armed);
-                if let Some(managed) = self.managed(place, profile) {
-                    managed.borrowed.push(post);
-                }
+            if is_left {
+                managed.gone.push(post);
+            } else if !is_here {
+                managed.borrowed.push(post);
             }
-            // It has been put on another shelf: it is not the queue's any more.
-            Some(Found::Live(stored)) if stored.record.home().shelf().is_some() => {
-                self.again(place, profile, QueueWish::Drop(post));
-            }
-            Some(Found::Live(stored)) => drop(self.take_up(place, stored)),
-            Some(Found::Settled { .. }) | None => self.again(place, profile, QueueWish::Drop(post)),
         }
         self.turn_queue(place, profile);
     }

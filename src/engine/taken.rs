@@ -23,7 +23,7 @@ impl Engine {
                 managed.queue.as_ref().is_some_and(|queue| queue.placed_at(record.seq).is_some())
             };
             if self.managed(place, &profile).is_some_and(was_placed) {
-                self.wish_queue(place, &profile, QueueWish::Drop(record.seq));
+                self.drop_queued(place, &profile, record.seq);
             }
             self.note_fixed(place, &profile, record.seq, due);
         }

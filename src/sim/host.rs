@@ -552,6 +552,11 @@ impl Host {
         true
     }
 
+    /// Whether something it wished for has not been answered.
+    pub fn is_waiting(&self) -> bool {
+        !self.open.is_empty()
+    }
+
     /// Everything that stands still is to go on, and what is not decided is decided.
     pub fn heal(&mut self, scheduler: &Scheduler) {
         self.is_healing = true;

@@ -25,6 +25,8 @@ use super::{Broken, Report};
 const START: i64 = 1_900_000_000_000;
 /// Retries and doubts of the last posts take their time.
 const PATIENCE: Duration = Duration::from_secs(400 * 86_400);
+/// Steps in which all must be over, however patient one is: an engine that asks its store for ever comes to no end.
+const HEALING: u64 = 50_000_000;
 /// Steps that may pass without the time passing: more of them is a loop.
 const STEPS_AT_ONCE: u64 = 5_000;
 /// No step passes more time than this.
@@ -98,6 +100,8 @@ pub struct World {
     age: u64,
     power_failed_at: Option<Duration>,
     step: u64,
+    /// When time has passed for the last time, and the step then.
+    moved: (Duration, u64),
 }
 
 impl World {
@@ -149,6 +153,7 @@ impl World {
             age: 0,
             power_failed_at: None,
             step: 0,
+            moved: (Duration::ZERO, 0),
         };
         world.draw_more(plan, &mut draw);
         world
@@ -169,14 +174,8 @@ impl World {
     }
 
     pub fn run(mut self) -> Report {
-        let mut before = (Duration::ZERO, 0);
         while self.mono() < self.plan.time && !self.is_broken() {
             self.step();
-            if self.mono() > before.0 {
-                before = (self.mono(), self.step);
-            } else if self.step > before.1 + STEPS_AT_ONCE {
-                self.breaks(TIME, "nothing more happens, but something is always to be done");
-            }
         }
         if !self.is_broken() {
             self.heal();
@@ -219,6 +218,11 @@ impl World {
     /// One thing happens.
     fn step(&mut self) {
         self.step += 1;
+        if self.mono() > self.moved.0 {
+            self.moved = (self.mono(), self.step);
+        } else if self.step > self.moved.1 + STEPS_AT_ONCE {
+            self.breaks(TIME, "nothing more happens, but something is always to be done");
+        }
         {
             let mut state = self.scene.look();
             (state.oracle.step, state.oracle.now) = (self.step, state.now);
@@ -397,9 +401,10 @@ impl World {
         self.next_wish = Duration::MAX;
         // Whatever this process has got itself into.
         self.kill();
-        let end = self.mono() + PATIENCE;
-        while self.mono() < end && !self.is_broken() && !self.is_over() {
-            if let Some(process) = &self.process {
+        let (end, last) = (self.mono() + PATIENCE, self.step + HEALING);
+        while self.mono() < end && self.step < last && !self.is_broken() && !self.is_over() {
+            // Not before its last wishes are answered: a store that always has something to do lets no time pass.
+            if let Some(process) = self.process.as_ref().filter(|_| !self.host.is_waiting()) {
                 self.host.heal(&process.scheduler);
             }
             (0..LOOK).for_each(|_| self.step());
