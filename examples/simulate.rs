@@ -11,7 +11,10 @@
 //! wishes that it does not take are left out (`--without`).
 
 use std::collections::BTreeMap;
+use std::num::NonZero;
 use std::process::ExitCode;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::thread;
 use std::time::{Duration, Instant};
 
 use clap::Parser;
@@ -24,12 +27,15 @@ struct Options {
     /// The first seed.
     #[arg(long, default_value_t = 1)]
     seed: u64,
-    /// How many seeds, one after the other.
+    /// How many seeds, beginning with the first.
     #[arg(long, default_value_t = 1)]
     seeds: u64,
     /// Virtual hours of each seed.
     #[arg(long, default_value_t = 4.0)]
     hours: f64,
+    /// How many worlds run beside each other, each on one thread; as many as the machine has processors.
+    #[arg(long)]
+    jobs: Option<NonZero<usize>>,
     /// Every so many seeds one runs twice, and must come to the same.
     #[arg(long, default_value_t = 100)]
     twice: u64,
@@ -48,24 +54,21 @@ struct Options {
 }
 
 fn main() -> ExitCode {
-    let Options { seed: first, seeds, hours, twice, without, marks, as_is, json } = Options::parse();
+    let Options { seed: first, seeds, hours, jobs, twice, without, marks, as_is, json } = Options::parse();
     let without = without.into_iter().collect();
     let plan = Plan { seed: first, time: Duration::from_secs_f64(hours * 3_600.0), without };
     let started = Instant::now();
+    let jobs = jobs.or_else(|| thread::available_parallelism().ok()).map_or(1, NonZero::get);
+    let reports = run_all(&plan, seeds, jobs, twice);
+    let run = reports.len() as u64;
     let mut all = Report { seed: first, ..Report::default() };
-    let mut run = 0;
-    for seed in (first..).take(seeds as usize) {
-        let plan = Plan { seed, ..plan.clone() };
-        let report = sim::run(&plan);
-        let differs = twice > 0 && run % twice == 0 && sim::run(&plan).digest != report.digest;
-        run += 1;
-        if differs {
-            eprintln!("seed {seed} came to something else the second time");
-            return ExitCode::FAILURE;
-        }
-        all.add(report);
-        if all.broken.is_some() {
-            break;
+    for (seed, report) in reports {
+        match report {
+            Some(report) => all.add(report),
+            None => {
+                eprintln!("seed {seed} came to something else the second time");
+                return ExitCode::FAILURE;
+            }
         }
     }
     let plan = Plan { seed: all.seed, ..plan };
@@ -75,6 +78,33 @@ fn main() -> ExitCode {
     let unreached: Vec<_> = sim::reached().into_iter().filter(|(_, times)| marks && *times == 0).collect();
     unreached.iter().for_each(|(what, _)| eprintln!("never reached: {what}"));
     if all.broken.is_some() || !unreached.is_empty() { ExitCode::FAILURE } else { ExitCode::SUCCESS }
+}
+
+/// The report of each seed, in their order, until one breaks a promise; none of a seed that comes to something else when
+/// it runs a second time.
+fn run_all(plan: &Plan, seeds: u64, jobs: usize, twice: u64) -> BTreeMap<u64, Option<Report>> {
+    let (next, is_over) = (AtomicU64::new(0), AtomicBool::new(false));
+    let job = || {
+        let mut reports = BTreeMap::new();
+        while !is_over.load(Ordering::Relaxed) {
+            let number = next.fetch_add(1, Ordering::Relaxed);
+            if number >= seeds {
+                break;
+            }
+            let plan = Plan { seed: plan.seed + number, ..plan.clone() };
+            let report = sim::run(&plan);
+            let differs = twice > 0 && number.is_multiple_of(twice) && sim::run(&plan).digest != report.digest;
+            if differs || report.broken.is_some() {
+                is_over.store(true, Ordering::Relaxed);
+            }
+            reports.insert(plan.seed, (!differs).then_some(report));
+        }
+        reports
+    };
+    thread::scope(|scope| {
+        let jobs: Vec<_> = (0..jobs).map(|_| scope.spawn(job)).collect();
+        jobs.into_iter().flat_map(|job| job.join().expect("a job does not panic")).collect()
+    })
 }
 
 /// The command that runs one plan.
