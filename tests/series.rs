@@ -18,8 +18,11 @@ fn post(text: &str) -> Post {
     Post::new("p", text)
 }
 
+/// The dues of all calls. Of posts that are due together, or late, any may be called first.
 fn dues(outbox: &Outbox) -> Vec<DateTime<Utc>> {
-    outbox.calls().into_iter().map(|call| call.due).collect()
+    let mut dues: Vec<_> = outbox.calls().into_iter().map(|call| call.due).collect();
+    dues.sort_unstable();
+    dues
 }
 
 fn expected(text: &str, from: DateTime<Utc>, to: DateTime<Utc>) -> Vec<DateTime<Utc>> {

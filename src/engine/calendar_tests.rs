@@ -3,7 +3,7 @@
 use super::tests::{Rig, given};
 use super::*;
 use crate::id::State;
-use crate::post::{Body, Ending, Misfire, Post, Receipt};
+use crate::post::{Body, BroadcastError, Ending, Misfire, Post, Receipt};
 use crate::queue::Order;
 use crate::reply::Reply;
 
@@ -150,23 +150,33 @@ fn an_occurrence_is_planned_once_wherever_the_process_dies() {
     }
 }
 
+/// Posts of the campaign "c", each due so many milliseconds from now.
+fn campaign(rig: &mut Rig, ahead: impl Iterator<Item = i64>, keys: bool) -> Reply<Vec<PostId>> {
+    let post = |(n, ahead): (usize, i64)| {
+        let mut post = Post { campaign: Some("c".to_owned()), ..Post::new("p", "x") };
+        post.key = keys.then(|| format!("k{n}"));
+        let due = Timestamp::from_millis(rig.now.wall.millis() + ahead);
+        NewPost { pool: 0, due, body: Body::encode(&post), late: None }
+    };
+    let posts = ahead.enumerate().map(post).collect();
+    let (promise, reply) = Promise::new();
+    let weight = Weight::add(&Arc::default(), 0, 0).unwrap();
+    let promise = SchedulePromise::All(promise);
+    let command = Command::Schedule { posts, campaign: Some("c".into()), promise, _weight: weight };
+    rig.engine.handle_command(rig.now, command);
+    rig.turn();
+    reply
+}
+
+fn shown(rig: &mut Rig) -> Option<crate::CampaignStatus> {
+    given(rig.ask(|promise| Command::ShowCampaign { name: "c".to_owned(), promise })).unwrap().unwrap()
+}
+
 #[test]
 fn a_campaign_counts_every_post_once_wherever_the_process_dies() {
     for steps in 0..30 {
         let mut rig = Rig::new();
-        let schedule = |rig: &mut Rig, count: usize| {
-            let due = Timestamp::from_millis(rig.now.wall.millis() + 10_000);
-            let post = |n: usize| Post { campaign: Some("c".to_owned()), ..Post::new("p", "x").key(format!("k{n}")) };
-            let post = |n: usize| NewPost { pool: 0, due, body: Body::encode(&post(n)), late: None };
-            let (promise, reply) = Promise::new();
-            let promise = SchedulePromise::All(promise);
-            let weight = Weight::add(&Arc::default(), 0, 0).unwrap();
-            let posts = (0..count).map(post).collect();
-            let command = Command::Schedule { posts, campaign: Some("c".into()), promise, _weight: weight };
-            rig.engine.handle_command(rig.now, command);
-            rig.turn();
-            reply
-        };
+        let schedule = |rig: &mut Rig, count| campaign(rig, std::iter::repeat_n(10_000, count), true);
         let mut died = false;
         let mut left = steps;
         let mut work = |rig: &mut Rig| {
@@ -198,8 +208,7 @@ fn a_campaign_counts_every_post_once_wherever_the_process_dies() {
                 work(&mut rig);
             }
         }
-        let reply = rig.ask(|promise| Command::ShowCampaign { name: "c".to_owned(), promise });
-        let status = given(reply).unwrap().unwrap().unwrap();
+        let status = shown(&mut rig).unwrap();
         assert_eq!((status.scheduled, status.left), (7, 0), "dies at step {steps}: {status:?}");
         assert_eq!(status.delivered + status.cancelled, 7, "dies at step {steps}: {status:?}");
         assert!(died || steps == 0 || steps > 10, "a test of nothing: {steps}");
@@ -209,16 +218,7 @@ fn a_campaign_counts_every_post_once_wherever_the_process_dies() {
 #[test]
 fn a_cancelled_campaign_sends_nothing_more_also_after_a_crash() {
     let mut rig = Rig::new();
-    let due = |rig: &Rig, n: i64| Timestamp::from_millis(rig.now.wall.millis() + 1_000 * n);
-    let post = Post { campaign: Some("c".to_owned()), ..Post::new("p", "x") };
-    let posts = (0..200).map(|n| NewPost { pool: 0, due: due(&rig, n), body: Body::encode(&post), late: None });
-    let (promise, reply) = Promise::new();
-    let weight = Weight::add(&Arc::default(), 0, 0).unwrap();
-    let posts = posts.collect();
-    let promise = SchedulePromise::All(promise);
-    rig.engine
-        .handle_command(rig.now, Command::Schedule { posts, campaign: Some("c".into()), promise, _weight: weight });
-    rig.turn();
+    let reply = campaign(&mut rig, (0..200).map(|n| 1_000 * n), false);
     rig.work();
     let ids = given(reply).unwrap().unwrap();
     rig.pass(1_000);
@@ -231,11 +231,7 @@ fn a_cancelled_campaign_sends_nothing_more_also_after_a_crash() {
     rig.delivered.clear();
     rig.end(&delivery, Ending::Answered(Ok(Receipt::default())));
     rig.work();
-    let status = |rig: &mut Rig| {
-        let reply = rig.ask(|promise| Command::ShowCampaign { name: "c".to_owned(), promise });
-        given(reply).unwrap().unwrap().unwrap()
-    };
-    let told = status(&mut rig);
+    let told = shown(&mut rig).unwrap();
     assert_eq!((told.delivered, told.cancelled, told.left, told.is_cancelled), (1, 199, 0, true));
     // One that has not been met is cancelled for whoever asks.
     assert_eq!(rig.status(ids[199]).unwrap().state(), State::Cancelled);
@@ -245,8 +241,32 @@ fn a_cancelled_campaign_sends_nothing_more_also_after_a_crash() {
         rig.work();
     }
     assert_eq!(rig.delivered.len(), 0);
-    let told = status(&mut rig);
+    let told = shown(&mut rig).unwrap();
     assert_eq!((told.scheduled, told.delivered, told.cancelled, told.left), (200, 1, 199, 0));
+}
+
+#[test]
+fn a_campaign_is_known_for_as_long_as_its_last_post() {
+    let mut rig = Rig::new();
+    drop(campaign(&mut rig, [1_000].into_iter(), false));
+    rig.work();
+    rig.pass(1_000);
+    rig.work();
+    let delivery = rig.call();
+    rig.answer(&delivery, Err(BroadcastError::permanent("gone")));
+    rig.engine.forget_campaigns();
+    // Its dead letter is sent again three days later, and no housekeeping comes between.
+    rig.now.wall = rig.now.wall.after(Duration::from_secs(3 * 86_400));
+    drop(rig.ask(|promise| Command::RequeueAll { place: 0, promise }));
+    rig.work();
+    let delivery = rig.call();
+    rig.answer(&delivery, Ok("1"));
+    for (hours, is_known) in [(0, true), (23, true), (2, false)] {
+        rig.now.wall = rig.now.wall.after(Duration::from_secs(hours * 3_600));
+        rig.turn();
+        rig.engine.forget_campaigns();
+        assert_eq!(shown(&mut rig).is_some(), is_known, "{hours} hours later");
+    }
 }
 
 #[test]
@@ -357,6 +377,33 @@ fn a_placed_post_that_is_cancelled_and_replaced_is_gone_wherever_the_process_die
         assert!(!is_told || (shown, left) == (2, 2), "after {steps} steps: {shown}, then {left}");
         let is_cancelled = rig.status(ids[0]).unwrap().state() == State::Cancelled;
         assert_eq!(is_cancelled, left == 2, "after {steps} steps");
+    }
+}
+
+#[test]
+fn a_slot_is_taken_by_what_has_it_when_a_new_queue_has_counted_all_posts() {
+    // The fixed post moves to another slot, or leaves, after so many answers of the store.
+    for (answers, moves) in (0..8).flat_map(|answers| [(answers, true), (answers, false)]) {
+        let mut rig = Rig::new();
+        let reply = rig.schedule_post(800_000, &Post::new("p", "f").profile("a"));
+        rig.work();
+        let fixed = given(reply).unwrap().unwrap();
+        drop(order(&mut rig, Order::Slots(Box::new(SLOTS.parse().unwrap()))));
+        let reply = push(&mut rig, &["x"]);
+        for _ in 0..answers {
+            rig.answer_one();
+        }
+        let later = Timestamp::from_millis(rig.now.wall.millis() + 4_400_000);
+        let change = rig.wish(fixed, if moves { Wish::Reschedule(later) } else { Wish::Cancel });
+        rig.work();
+        assert!(given(change).unwrap().is_ok());
+        given(reply).unwrap().unwrap();
+        // 18:00 is free again.
+        let due = Timestamp::from_millis(rig.now.wall.millis() + 800_000);
+        assert_eq!(listed(&mut rig).1[0].1, Some(due), "{moves} after {answers}");
+        let (store, now) = (rig.store.clone(), rig.now);
+        let mut rig = Rig::on(store, now, |_| {});
+        assert_eq!(listed(&mut rig).1[0].1, Some(due), "{moves} after {answers}, another process");
     }
 }
 

@@ -102,6 +102,7 @@ impl Campaigns {
         let count = |(name, tally): (Box<str>, Tally)| {
             let campaign = self.all.get_mut(&name)?;
             campaign.tally.add(tally);
+            campaign.over_since = None;
             Some(campaign.note(&name))
         };
         tallies.into_iter().filter_map(count).collect()

@@ -1,7 +1,7 @@
 //! Queues of profiles: what the host does to them, and what becomes of their posts when slots come near. The rules are in
 //! `queue/`; here they are made durable, one step after the other, each in one commit.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -35,6 +35,8 @@ pub struct Managed {
     borrowed: Vec<Seq>,
     /// Posts that are not its any more, as has been found; the next step takes all of them out.
     gone: Vec<Seq>,
+    /// Posts of the profile that were there before the queue, and their dues as they are now, until they are remembered.
+    pub(super) counting: Option<BTreeMap<Seq, Option<Timestamp>>>,
     /// Pieces of it that were remembered.
     parts: Parts,
 }
@@ -52,8 +54,8 @@ pub enum QueueWish {
     Release { post: Seq, due: Timestamp, promise: Promise<()> },
     /// Time has passed, or other slots are taken.
     Follow,
-    /// Posts of the profile that were there before the queue, and their dues.
-    Counted(Vec<(Seq, Timestamp)>),
+    /// All posts of the profile that were there before the queue are known.
+    Counted,
 }
 
 impl QueueWish {
@@ -63,13 +65,13 @@ impl QueueWish {
                 promise.fulfil(Err(error));
             }
             Self::Enqueue { promise, .. } => promise.fulfil(Err(error)),
-            Self::Follow | Self::Counted(_) => {}
+            Self::Follow | Self::Counted => {}
         }
     }
 
     /// Whether the host waits for it.
     fn is_hosts(&self) -> bool {
-        !matches!(self, Self::Follow | Self::Counted(_))
+        !matches!(self, Self::Follow | Self::Counted)
     }
 
     fn finish(self, answer: Result<()>) {
@@ -270,7 +272,7 @@ impl Engine {
                 }
             };
         };
-        if !before.is_counted() && !matches!(wish, QueueWish::Counted(_)) {
+        if !before.is_counted() && !matches!(wish, QueueWish::Counted) {
             return managed.wishes.push_front(wish);
         }
         let until = now.after(before.ahead(lead));
@@ -322,10 +324,8 @@ impl Engine {
                 };
             }
         }
-        if let QueueWish::Counted(dues) = &wish {
-            for (post, due) in dues {
-                taken.insert(*post, *due);
-            }
+        if let QueueWish::Counted = &wish {
+            self.counted(place, profile).into_iter().for_each(|(post, due)| _ = taken.insert(post, due));
         }
         if !matches!(wish, QueueWish::Enqueue { .. }) {
             to.place(until, &taken);
@@ -368,7 +368,7 @@ impl Engine {
                 let too_late = Error::TooLate { id: self.id(*post), state: State::InFlight };
                 return to.take(*post).map_err(|_| Err(too_late));
             }
-            QueueWish::Counted(_) => {
+            QueueWish::Counted => {
                 to.set_counted();
                 Ok(())
             }
@@ -470,8 +470,8 @@ impl Engine {
                 self.release_post(place, profile, post, due, promise);
                 None
             }
-            QueueWish::Counted(dues) => {
-                for (post, due) in dues {
+            QueueWish::Counted => {
+                for (post, due) in self.counted(place, profile) {
                     let (key, value) = queue::fixed_note(Name { pool: &pool, profile }, post, Some(due));
                     self.commits.add(Change::Remember { key, value }, None, 0);
                 }
@@ -552,6 +552,9 @@ impl Engine {
         let is_counted = to.is_counted();
         if let Some(managed) = self.managed(place, &profile) {
             (managed.queue, managed.is_busy) = (Some(*to), false);
+            if is_counted {
+                managed.counting = None;
+            }
         }
         if let Some(promise) = promise {
             promise.fulfil(Ok(()));
@@ -718,7 +721,7 @@ impl Managed {
 
     /// Whether nothing can be done before posts have been counted.
     fn is_waiting(&self) -> bool {
-        let counts = self.wishes.front().is_some_and(|wish| matches!(wish, QueueWish::Counted(_)));
+        let counts = self.wishes.front().is_some_and(|wish| matches!(wish, QueueWish::Counted));
         self.queue.as_ref().is_some_and(|queue| !queue.is_counted()) && !counts
     }
 }

@@ -31,12 +31,9 @@ pub struct Site {
     pub gaps: Gaps,
     pub lines: HashMap<Box<str>, Line, FxBuildHasher>,
     pub queues: HashMap<Box<str>, Managed, FxBuildHasher>,
-    /// Profiles whose queues are new, and the dues of their posts as far as they have been found.
-    pub counting: Option<Counting>,
+    /// Whether its posts are being listed for queues that are new.
+    pub is_listing_taken: bool,
 }
-
-/// Dues of posts, by profile.
-pub type Counting = HashMap<Box<str>, Vec<(Seq, Timestamp)>, FxBuildHasher>;
 
 /// Why a profile's posts wait.
 #[derive(Debug)]
@@ -80,7 +77,7 @@ impl Site {
             gaps: Gaps::new(&pool.catch_up, last_commit_at),
             lines: HashMap::default(),
             queues: HashMap::default(),
-            counting: None,
+            is_listing_taken: false,
         }
     }
 }

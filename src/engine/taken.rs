@@ -1,15 +1,16 @@
 //! Which slots of a queue are taken by posts of its profile that have a due of their own.
 
+use std::collections::BTreeMap;
+
 use crate::id::Seq;
 use crate::limits;
 use crate::post::{Change, Cursor, Record, Stored};
 use crate::queue::{self, Name};
 use crate::time::Timestamp;
 
+use super::Engine;
 use super::queues::{Managed, QueueWish};
 use super::shelves::Listing;
-use super::site::Counting;
-use super::{Engine, Resident};
 
 impl Engine {
     /// A post was given a due by the host, or has none any more: a slot may be taken, or free again.
@@ -34,6 +35,9 @@ impl Engine {
         let Some(pool) = self.settings.pools.get(place).map(|pool| pool.name.clone()) else { return };
         let now = self.now.wall;
         let Some(managed) = self.managed(place, profile) else { return };
+        if let Some(counting) = &mut managed.counting {
+            counting.insert(post, due);
+        }
         let is_new = match due {
             Some(due) => managed.taken.insert(post, due),
             // A slot that has passed is not free again.
@@ -73,6 +77,7 @@ impl Engine {
         let Some(managed) = self.managed(place, &profile) else { return };
         managed.taken.insert(record.seq, record.due);
         if is_kept {
+            managed.counting.iter_mut().for_each(|counting| _ = counting.insert(record.seq, Some(record.due)));
             self.wish_queue(place, &profile, QueueWish::Follow);
         } else {
             self.note_fixed(place, &profile, record.seq, None);
@@ -81,12 +86,14 @@ impl Engine {
 
     /// Looks for posts that were scheduled before their profiles had queues.
     pub(super) fn count_taken(&mut self, place: usize) {
-        let Some(site) = self.sites.get_mut(place).filter(|site| site.counting.is_none()) else { return };
-        let uncounted = |managed: &Managed| managed.queue.as_ref().is_some_and(|queue| !queue.is_counted());
-        let queues = site.queues.iter().filter(|(_, managed)| uncounted(managed));
-        let counting: Counting = queues.map(|(profile, _)| (profile.clone(), Vec::new())).collect();
-        if !counting.is_empty() {
-            site.counting = Some(counting);
+        let Some(site) = self.sites.get_mut(place).filter(|site| !site.is_listing_taken) else { return };
+        for managed in site.queues.values_mut() {
+            if managed.counting.is_none() && managed.queue.as_ref().is_some_and(|queue| !queue.is_counted()) {
+                managed.counting = Some(BTreeMap::new());
+                site.is_listing_taken = true;
+            }
+        }
+        if site.is_listing_taken {
             let from = Cursor::through(self.now.wall.before(limits::PLACE_AHEAD));
             let until = Timestamp::from_millis(limits::DUE_MAX_MILLIS);
             self.list(place, from, until, Listing::Count { place, until });
@@ -95,31 +102,34 @@ impl Engine {
 
     /// A page of a pool's posts, or the last of them.
     pub(super) fn count_page(&mut self, place: usize, posts: Vec<Stored>, is_last: bool) {
-        let Some(counting) = self.sites.get_mut(place).and_then(|site| site.counting.as_mut()) else { return };
-        for Stored { record, .. } in posts {
-            if let Some(dues) = counting.get_mut(record.body.profile()) {
-                dues.push((record.seq, record.due));
-            }
-        }
+        let Some(site) = self.sites.get_mut(place) else { return };
+        let mut count = |record: &Record| {
+            let counting = site.queues.get_mut(record.body.profile()).and_then(|managed| managed.counting.as_mut());
+            // What has changed since is known better.
+            counting.into_iter().for_each(|counting| _ = counting.entry(record.seq).or_insert(Some(record.due)));
+        };
+        posts.iter().for_each(|stored| count(&stored.record));
         if !is_last {
             return;
         }
         let id = self.settings.pools.get(place).map(|pool| pool.id);
-        for (_, Resident { record, .. }) in &self.posts {
-            if Some(record.pool) == id
-                && record.home().shelf().is_none()
-                && let Some(dues) = counting.get_mut(record.body.profile())
-            {
-                dues.push((record.seq, record.due));
-            }
-        }
-        let counting = self.sites.get_mut(place).and_then(|site| site.counting.take());
-        for (profile, dues) in counting.into_iter().flatten() {
+        let residents = self.posts.iter().map(|(_, resident)| &resident.record);
+        residents.filter(|record| Some(record.pool) == id && record.home().shelf().is_none()).for_each(count);
+        site.is_listing_taken = false;
+        let counted = site.queues.iter().filter(|(_, managed)| managed.counting.is_some());
+        let profiles: Vec<Box<str>> = counted.map(|(profile, _)| profile.clone()).collect();
+        for profile in profiles {
             if let Some(managed) = self.managed(place, &profile) {
-                managed.wishes.push_front(QueueWish::Counted(dues));
+                managed.wishes.push_front(QueueWish::Counted);
                 self.turn_queue(place, &profile);
             }
         }
         self.count_taken(place);
+    }
+
+    /// Posts that were there before the queue, and their dues.
+    pub(super) fn counted(&mut self, place: usize, profile: &str) -> Vec<(Seq, Timestamp)> {
+        let counting = self.managed(place, profile).and_then(|managed| managed.counting.as_ref());
+        counting.into_iter().flatten().filter_map(|(post, due)| Some((*post, (*due)?))).collect()
     }
 }
