@@ -42,6 +42,7 @@ marks! {
     Doubted = "a post is in doubt after a crash",
     DoubtedAgain = "a post that is in doubt is in doubt after another crash",
     LateSuccess = "a broadcaster says after its time that it has published",
+    LateSuccessWaits = "what follows on a late answer waits for the end of the call after it",
     LateFailure = "a broadcaster says after its time that it has not published",
     LateUnresident = "a late answer is about a post that is not in memory",
     LateGone = "a late answer is about a post that is gone",

@@ -77,6 +77,12 @@ switches! {
     OutcomesTwice = "outcomes-twice",
     /// A call that could not be noted is made, and the log without it stays.
     CallLogLies = "call-log-lies",
+    /// That a queue has given slots away is not remembered.
+    SlotTwice = "slot-twice",
+    /// That occurrences of a series are planned is not remembered with them.
+    PlanTwice = "plan-twice",
+    /// How many posts of a campaign have ended is not remembered.
+    UncountedEnds = "uncounted-ends",
     /// What ended is forgotten when half of its time is over.
     ForgetEarly = "forget-early",
     /// Days are forgotten while some of what is in them waits to be sorted.

@@ -2,7 +2,7 @@
 
 mod common;
 
-use chrono::{DateTime, Utc};
+use chrono::{DateTime, TimeDelta, Utc};
 use common::{Outbox, START, World, at, secs};
 use proptest::prelude::*;
 use punctual::{Error, Event, ManualClock, MemoryStore, Misfire, Post, Schedule, SledStore, State};
@@ -93,6 +93,33 @@ fn what_passed_during_downtime_is_planned_as_the_series_says() {
         assert_eq!(dues(&world.outbox), all[3 - late..], "{misfire:?}");
         hours(&world, 24);
         assert_eq!(world.outbox.calls().len(), late + 1, "{misfire:?}");
+    }
+}
+
+#[test]
+fn what_a_wrong_clock_has_planned_ends_with_its_series_and_is_not_sent_twice() {
+    for ends in [true, false] {
+        let world = World::new();
+        let series = world.scheduler.series("hourly");
+        let hourly = (0..24).map(|hour| format!("{hour:02}:00")).collect::<Vec<_>>().join(",");
+        let hourly = format!("slots UTC Mon-Sun {hourly}");
+        world.scheduler.pause("p").wait().unwrap();
+        series.set(schedule(&hourly), post("old"), Misfire::All).wait().unwrap();
+        world.clock.step(TimeDelta::days(1));
+        world.scheduler.settle().wait().unwrap();
+        assert_eq!(series.status().wait().unwrap().unwrap().planned(), 24, "a test of nothing");
+        world.clock.step(TimeDelta::days(-1));
+        world.scheduler.settle().wait().unwrap();
+        if ends {
+            series.end().wait().unwrap();
+        } else {
+            series.set(schedule(&hourly), post("new"), Misfire::All).wait().unwrap();
+        }
+        world.scheduler.resume("p").wait().unwrap();
+        hours(&world, 26);
+        let sent = if ends { Vec::new() } else { expected(&hourly, at(START), world.clock.now()) };
+        assert_eq!(dues(&world.outbox), sent);
+        assert!(world.outbox.payloads().iter().all(|payload| payload == "new"));
     }
 }
 

@@ -3,7 +3,7 @@
 use super::tests::{Rig, given};
 use super::*;
 use crate::id::State;
-use crate::post::{Body, BroadcastError, Ending, Misfire, Post, Receipt};
+use crate::post::{Body, BroadcastError, Ending, Misfire, Post, Receipt, Resolution};
 use crate::queue::Order;
 use crate::reply::Reply;
 
@@ -243,6 +243,31 @@ fn a_cancelled_campaign_sends_nothing_more_also_after_a_crash() {
     assert_eq!(rig.delivered.len(), 0);
     let told = shown(&mut rig).unwrap();
     assert_eq!((told.scheduled, told.delivered, told.cancelled, told.left), (200, 1, 199, 0));
+}
+
+#[test]
+fn what_a_cancelled_campaign_may_have_published_is_not_sent_again() {
+    let mut rig = Rig::new();
+    let reply = campaign(&mut rig, [1_000].into_iter(), false);
+    rig.work();
+    let id = given(reply).unwrap().unwrap()[0];
+    rig.pass(1_000);
+    rig.work();
+    drop(rig.call());
+    drop(rig.ask(|promise| Command::CancelCampaign { name: "c".to_owned(), promise }));
+    rig.work();
+    let mut rig = rig.restart(60_000, |_| {});
+    rig.pass(60_000);
+    rig.work();
+    assert_eq!((rig.delivered.len(), rig.shelf(Shelf::InDoubt)), (0, vec![id]));
+    assert_eq!(shown(&mut rig).map(|status| (status.cancelled, status.left)), Some((0, 1)));
+    // The host may have it sent all the same.
+    let again = rig.wish(id, Wish::Resolve(Resolution::SendAgain));
+    rig.work();
+    assert!(given(again).unwrap().is_ok());
+    let delivery = rig.call();
+    rig.answer(&delivery, Ok("1"));
+    assert_eq!(shown(&mut rig).map(|status| (status.delivered, status.left)), Some((1, 0)));
 }
 
 #[test]

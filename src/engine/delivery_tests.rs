@@ -447,6 +447,33 @@ fn a_paused_pool_sends_nothing_also_after_a_restart_and_goes_on_when_told() {
 }
 
 #[test]
+fn what_follows_on_a_late_answer_waits_for_the_end_of_the_call_after_it() {
+    let thread = Post::new("p", "1").then("2");
+    let ordered = Post::new("p", "1").profile("a").in_order();
+    for posts in [vec![thread], vec![ordered.clone(), ordered]] {
+        let mut rig = Rig::new();
+        let first = posts.iter().map(|post| rig.stored(0, post)).collect::<Vec<_>>()[0];
+        let hangs = rig.call();
+        rig.end(&hangs, timeout());
+        rig.work();
+        rig.pass(10 * SECOND);
+        rig.work();
+        let again = rig.call();
+        assert_eq!((again.id(), again.is_redelivery()), (first, true));
+        let late = attempt(&hangs, true, Ending::Answered(Ok(Receipt::new("late"))));
+        rig.report(Report { late: vec![late], ..Report::default() });
+        rig.work();
+        assert!(rig.delivered.is_empty(), "beside the call that is under way");
+        // However that ends, it is published.
+        rig.answer(&again, Err(BroadcastError::permanent("duplicate")));
+        let next = rig.call();
+        assert!(next.id() != first || next.receipts() == [Receipt::new("late")]);
+        rig.answer(&next, Ok("2"));
+        assert!(matches!(rig.status(first).unwrap().outcome(), Some(Outcome::Delivered(_))));
+    }
+}
+
+#[test]
 fn a_post_that_would_be_later_than_it_allows_is_missed_and_never_sent() {
     let mut rig = Rig::new();
     let post = Post::new("p", "x").expires_after(Duration::from_secs(30));
@@ -669,6 +696,35 @@ fn a_post_is_prepared_ahead_kept_durably_and_sent_at_its_due() {
     assert_eq!(delivery.attempt(), 1);
     rig.answer(&delivery, Ok("u"));
     assert!(rig.delivered.is_empty(), "nothing to discard");
+}
+
+#[test]
+fn a_post_in_order_is_not_overtaken_by_a_later_one_that_is_prepared_longer_ahead() {
+    let mut rig = Rig::with(preparing);
+    let post = |lead| Post::new("p", "x").profile("a").in_order().prepare_ahead(Duration::from_secs(lead));
+    let [first, second] = [(700_000, 600), (1_200_000, 1_100)].map(|(due, lead)| rig.stored(due, &post(lead)));
+    rig.pass(100_000);
+    rig.work();
+    let deliveries = std::mem::take(&mut rig.delivered);
+    assert_eq!(deliveries.len(), 2);
+    for delivery in deliveries.into_iter().filter(|delivery| delivery.id() == first) {
+        prepared(&mut rig, &delivery, Ok(Prepared::new("media")));
+    }
+    assert!(rig.engine.slot(first.seq()).is_none(), "it was not left to the store: a test of nothing");
+    // The machine sleeps until both are late, while the store is asked for what comes before the first one.
+    rig.pass(300_000);
+    rig.pass(2_000_000);
+    let mut order = Vec::new();
+    for _ in 0..1_000 {
+        rig.answer_one();
+        for delivery in std::mem::take(&mut rig.delivered) {
+            order.push(delivery.id());
+            delivery.facts().stage.call();
+            rig.end(&delivery, Ending::Answered(Ok(Receipt::default())));
+        }
+        rig.pass(1);
+    }
+    assert_eq!(order, [first, second]);
 }
 
 #[test]

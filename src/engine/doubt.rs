@@ -46,12 +46,19 @@ impl Engine {
             // Published is published, wherever the post is by now.
             Ending::Answered(Ok(receipt)) if is_same_part && *phase != Phase::Leaving => {
                 marks::reach(Mark::LateSuccess);
-                let was_open = record.doubt != Doubt::None;
-                self.withdraw(slot);
+                let (seq, was_open) = (record.seq, record.doubt != Doubt::None);
+                let is_last = facts.part() + 1 >= record.body.parts() && !record.body.in_order();
+                let is_called = *phase == Phase::InFlight && !self.withdraw(slot);
                 if was_open {
                     self.emit(|| Event::Resolved { id });
                 }
-                self.delivered(slot, receipt, None);
+                if is_called && !is_last {
+                    // It is being called again: whatever comes after it waits for the end of that.
+                    marks::reach(Mark::LateSuccessWaits);
+                    self.late_receipts.insert(seq, receipt);
+                } else {
+                    self.delivered(slot, receipt, None);
+                }
             }
             // Not published: what it left in doubt is not so any more, if nothing else was.
             Ending::Answered(Err(error))

@@ -52,7 +52,9 @@ use crate::gate::Gate;
 use crate::id::{PoolId, PostId, Seq, SeqMap};
 use crate::limits;
 use crate::marks::{self, Mark};
-use crate::post::{Change, Delivery, Doubt, Event, Facts, Guarantee, Noted, Outcome, Record, Stage, Task};
+use crate::post::{
+    Change, Delivery, Doubt, Event, Facts, Guarantee, Noted, Outcome, Receipt, Record, Shelf, Stage, Task,
+};
 use crate::reply::Promise;
 use crate::retry::RetryPolicy;
 use crate::sabotage::{self, Switch};
@@ -188,6 +190,8 @@ pub struct Engine {
     keyed_changes: usize,
     listings: Slab<Listing>,
     waiters: SeqMap<Vec<Promise<Outcome>>>,
+    /// What late answers have said of posts that are being called again and must end that call before the next one is made.
+    late_receipts: SeqMap<Receipt>,
     outgoing: Vec<Vec<Delivery>>,
     /// How much each shard was given, and until when all that waits in it is blocked, as it said since.
     given: Vec<(u64, Option<Timestamp>)>,
@@ -255,6 +259,7 @@ impl Engine {
             keyed_changes: 0,
             listings: Slab::new(),
             waiters: SeqMap::default(),
+            late_receipts: SeqMap::default(),
             outgoing: (0..shards).map(|_| Vec::new()).collect(),
             given: vec![(0, None); shards],
             effects: VecDeque::new(),
@@ -428,11 +433,17 @@ impl Engine {
         if self.closing.is_some() {
             return self.release(slot);
         }
-        if matches!(post.phase, Phase::Armed | Phase::Claimed)
-            && post.record.doubt == Doubt::None
-            && self.is_called_off(&post.record)
-        {
-            return self.leave(slot, Outcome::Cancelled, None, None);
+        if matches!(post.phase, Phase::Armed | Phase::Claimed) && self.is_called_off(&post.record) {
+            match post.record.doubt {
+                Doubt::None => return self.leave(slot, Outcome::Cancelled, None, None),
+                // It may have been published: it is not sent again, and the host has to say what is true.
+                Doubt::Open => {
+                    let reason = post.record.notes.reason().unwrap_or_default().to_owned();
+                    return self.shelve(slot, Shelf::InDoubt, reason, None);
+                }
+                // The host wants it to be sent.
+                Doubt::Accepted => {}
+            }
         }
         match post.phase {
             Phase::Armed => self.arm(slot),
@@ -702,6 +713,7 @@ impl Engine {
             self.wheel.cancel(timer);
         }
         self.by_seq.remove(&post.record.seq);
+        self.late_receipts.remove(&post.record.seq);
         let site = self.places.get(post.record.pool).and_then(|place| self.sites.get_mut(place));
         if let Some(site) = site {
             site.window.bytes = site.window.bytes.saturating_sub(weight(&post.record));

@@ -1,6 +1,7 @@
 //! Order within a profile: posts that ask for it wait until no earlier one is left.
 
 use crate::marks::{self, Mark};
+use crate::post::Cursor;
 use crate::sabotage::{self, Switch};
 
 use super::site::{Line, Site};
@@ -55,6 +56,18 @@ impl Engine {
         let Some(post) = self.posts.get(slot as usize).filter(|post| post.in_order) else { return false };
         let site = self.places.get(post.record.pool).and_then(|place| self.sites.get(place));
         site.is_some_and(|site| !site.window.has(&post.record)) && !sabotage::is(Switch::NoCutOff)
+    }
+
+    /// Whether it asks for order and is in memory before all that has to go before it: it was to be prepared long before its
+    /// due, up to which the window has not come, as after a suspend.
+    pub(super) fn is_ahead(&self, slot: u32) -> bool {
+        let Some(post) = self.posts.get(slot as usize).filter(|post| post.in_order) else { return false };
+        let site = self.places.get(post.record.pool).and_then(|place| self.sites.get(place));
+        site.is_some_and(|site| {
+            // Where memory is full of such, those that are not in it do not come before one of them has gone.
+            let is_ahead = site.window.cursor() < Cursor::through(post.record.due);
+            is_ahead && !site.window.is_filled(self.settings.memory)
+        })
     }
 
     /// Whether nothing before it in its line is left, and nothing else of it is in flight.

@@ -12,6 +12,7 @@ use crate::limits;
 use crate::post::{Change, Doubt, Event, Found, Notes, Outcome, QueueStatus, QueuedPost, Record, Shelf, Verdict};
 use crate::queue::{self, Name, Notice, Order, Parts, Queue, Refusal, Taken};
 use crate::reply::Promise;
+use crate::sabotage::{self, Switch};
 use crate::time::Timestamp;
 
 use super::commands::Search;
@@ -535,7 +536,8 @@ impl Engine {
             let (key, value) = queue::fixed_note(Name { pool: &pool, profile }, post, None);
             self.commits.add(Change::Remember { key, value }, None, 0);
         }
-        for (key, value) in to.notes(Name { pool: &pool, profile }, before) {
+        let notes = to.notes(Name { pool: &pool, profile }, before);
+        for (key, value) in notes.into_iter().filter(|_| !sabotage::is(Switch::SlotTwice)) {
             let bytes = value.len();
             self.commits.add(Change::Remember { key, value }, None, bytes);
         }

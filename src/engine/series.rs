@@ -9,8 +9,9 @@ use bytes::{Buf, BufMut, Bytes, BytesMut};
 use crate::error::Error;
 use crate::id::Seq;
 use crate::limits;
-use crate::post::{Body, Change, Event, Found, Misfire, Notes, Outcome, Record, SeriesStatus, Verdict};
+use crate::post::{Body, Change, Doubt, Event, Found, Misfire, Notes, Outcome, Record, SeriesStatus, Verdict};
 use crate::reply::Promise;
+use crate::sabotage::{self, Switch};
 use crate::schedule::Schedule;
 use crate::time::Timestamp;
 
@@ -18,7 +19,7 @@ use super::commands::Search;
 use super::commits::{Planned, Then};
 use super::lifecycle::Phase;
 use super::message::{NewPost, SchedulePromise};
-use super::{Engine, Item};
+use super::{Engine, Item, Resident};
 
 /// What is remembered of a series begins with this, and its key follows.
 pub const SERIES: u8 = b'R';
@@ -40,7 +41,7 @@ pub struct Series {
     cursor: Timestamp,
     /// How many have been planned.
     count: u64,
-    /// The latest of them, whose due was still to come.
+    /// The latest of them, of those that had not ended.
     planned: Vec<(Seq, Timestamp)>,
 }
 
@@ -265,10 +266,15 @@ impl Engine {
         let now = self.now.wall;
         let Some(managed) = self.series.get(key) else { return };
         let before = managed.series.clone();
-        // What is planned and not in memory is looked for, before it is taken back.
-        let planned = before.iter().flat_map(|series| &series.planned).filter(|(_, due)| *due > now);
+        // What is planned and not in memory is looked for, before it is called off.
+        let from = match wish {
+            SeriesWish::Follow => Timestamp::MAX,
+            SeriesWish::Set { .. } => now,
+            SeriesWish::End { .. } => Timestamp::MIN,
+        };
+        let planned = before.iter().flat_map(|series| &series.planned).filter(|(_, due)| *due > from);
         let missing = planned.map(|(post, _)| *post).find(|post| self.slot(*post).is_none());
-        if let Some(post) = missing.filter(|_| !matches!(wish, SeriesWish::Follow)) {
+        if let Some(post) = missing {
             if let Some(managed) = self.series.get_mut(key) {
                 managed.is_busy = true;
                 managed.wishes.push_front(wish);
@@ -294,14 +300,14 @@ impl Engine {
                 let (pool, body, count) =
                     (pool.name.as_ref().into(), post.body, before.as_ref().map_or(0, |old| old.count));
                 self.commits.begin_unit();
-                let planned = self.call_off(before.as_ref());
+                let planned = self.call_off(before.as_ref(), from);
                 let series = Series { schedule: *schedule, misfire, pool, body, cursor: now, count, planned };
                 self.store_series(key, Some(series), Some(promise));
                 self.commits.end_unit();
             }
             (SeriesWish::End { promise }, Some(before)) => {
                 self.commits.begin_unit();
-                self.call_off(Some(&before));
+                self.call_off(Some(&before), from);
                 self.store_series(key, None, Some(promise));
                 self.commits.end_unit();
             }
@@ -314,6 +320,7 @@ impl Engine {
         let place = found.as_ref().and_then(|found| self.places.get(found.record().pool));
         let is_planned = match (self.slot(post), found, place) {
             (Some(_), _, _) => true,
+            // On a shelf it is a post as any other there: held, failed or in doubt.
             (None, Some(Found::Live(stored)), Some(place)) if stored.record.home().shelf().is_none() => {
                 self.take_up(place, stored);
                 self.slot(post).is_some()
@@ -329,14 +336,19 @@ impl Engine {
         self.turn_series(key);
     }
 
-    /// Takes back the occurrences that are planned and not claimed; the others.
-    fn call_off(&mut self, before: Option<&Series>) -> Vec<(Seq, Timestamp)> {
+    /// Calls off the occurrences after this that are planned and not claimed; the others after it.
+    fn call_off(&mut self, before: Option<&Series>, from: Timestamp) -> Vec<(Seq, Timestamp)> {
         let planned = before.map(|series| series.planned.clone()).unwrap_or_default();
-        let (mut kept, now) = (Vec::new(), self.now.wall);
-        for (post, due) in planned.into_iter().filter(|(_, due)| *due > now) {
+        let mut kept = Vec::new();
+        for (post, due) in planned.into_iter().filter(|(_, due)| *due > from) {
             let slot = self.slot(post);
-            let phase = slot.and_then(|slot| self.posts.get(slot as usize)).map(|resident| resident.phase);
-            match slot.filter(|_| matches!(phase, Some(Phase::Armed | Phase::Preparing | Phase::Moving))) {
+            let is_free = |slot: &u32| {
+                self.posts.get(*slot as usize).is_some_and(|Resident { phase, record, .. }| {
+                    let is_fresh = record.attempts == 0 && record.doubt == Doubt::None;
+                    is_fresh && matches!(phase, Phase::Armed | Phase::Preparing | Phase::Moving)
+                })
+            };
+            match slot.filter(is_free) {
                 Some(slot) => self.leave(slot, Outcome::Cancelled, None, None),
                 None => kept.push((post, due)),
             }
@@ -363,28 +375,33 @@ impl Engine {
         };
         let now = self.now.wall;
         let kept: Vec<Timestamp> = series.planned.iter().map(|(_, due)| *due).collect();
-        series.planned.retain(|(_, due)| *due > now);
+        // What is late and neither in memory nor to be loaded yet has ended, or is on a shelf.
+        let loaded = self.sites.get(place).map_or(Timestamp::MIN, |site| site.window.cursor().at);
+        series.planned.retain(|(post, due)| *due > now.min(loaded) || self.slot(*post).is_some());
         let mut planned = Vec::new();
         // An occurrence that was claimed before the series was changed is not planned again.
         for due in dues.iter().copied().filter(|due| !kept.contains(due)) {
             let seq = self.next_seq;
             self.next_seq = Seq(seq.0 + 1);
-            let (notes, doubt, body) = (Notes::default(), crate::post::Doubt::None, series.body.clone());
+            let (notes, doubt, body) = (Notes::default(), Doubt::None, series.body.clone());
             let at = self.settings.pools.get(place).map_or(due, |pool| pool.begin(&body, due, &notes, now));
             let record = Record { seq, pool, at, due, attempts: 0, revision: 0, doubt, notes, body };
-            if due > now {
-                series.planned.push((seq, due));
-            }
+            series.planned.push((seq, due));
             series.count += 1;
             let claimed = self.claims_along(&record);
             planned.push(Planned { record, claimed });
         }
+        let old = series.planned.len().saturating_sub(limits::SERIES_POSTS);
+        series.planned.drain(..old);
         let claims = planned.iter().filter(|post| post.claimed);
         let claims: Vec<Change> = claims.map(|post| Change::Claim { home: post.record.home(), attempt: 1 }).collect();
         let fixed: Vec<Change> = planned.iter().filter_map(|post| self.fixed_note(&post.record)).collect();
         let records: Vec<Record> = planned.iter().map(|post| post.record.clone()).collect();
         let bytes = records.iter().map(|record| record.body.len() + size_of::<Record>()).sum();
-        let notes = vec![(key_of(key), series.encode())];
+        let mut notes = vec![(key_of(key), series.encode())];
+        if sabotage::is(Switch::PlanTwice) {
+            notes.clear();
+        }
         let step = Step { key: key.into(), to: Some(Box::new(series)), promise: None };
         let changes = fixed.into_iter().chain([Change::ScheduleNoted { records, notes }]).chain(claims);
         self.commits.add_new(changes, Then::Occurrences(Box::new((step, planned))), bytes);

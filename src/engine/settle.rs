@@ -109,6 +109,8 @@ impl Engine {
         let Some(slot) = self.flying(&delivery) else { return };
         let Some(post) = self.posts.get_mut(slot as usize) else { return };
         post.delivery = None;
+        let late = self.late_receipts.remove(&post.record.seq);
+        let ending = late.map_or(ending, |receipt| Ending::Answered(Ok(receipt)));
         // Most attempts go well, and then there is nothing to decide.
         if called && let Ending::Answered(Ok(receipt)) = ending {
             post.record.attempts += 1;

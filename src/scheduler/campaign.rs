@@ -73,7 +73,8 @@ impl Campaign {
     }
 
     /// Cancels whatever of the campaign has not been sent. `Ok` means that it will not be, durably, however many posts that
-    /// are; what broadcasters are being called for at this moment ends as it may. The campaign takes no more posts.
+    /// are; what broadcasters are being called for at this moment ends as it may. What may have been published before, and
+    /// nobody knows, is not sent again: it is held in doubt ([`Scheduler::in_doubt`]). The campaign takes no more posts.
     ///
     /// # Errors
     /// [`Error::NoCampaign`] and the scheduler's own troubles.

@@ -51,8 +51,8 @@ impl Scheduler {
 
 impl Series {
     /// Lets a post like this one be due whenever the schedule says, from now on. Makes the series, or changes it: what is
-    /// claimed already (by default in the last two seconds before its due) goes out as it is, what is planned and not
-    /// claimed is cancelled and planned anew.
+    /// claimed already (by default in the last two seconds before its due) goes out as it is, and so does what is late; what
+    /// is still to come and not claimed is cancelled and planned anew.
     ///
     /// # Errors
     /// As [`Scheduler::schedule`]; [`Error::NotForSeries`] for a post with a due or a key of its own, or a schedule that
@@ -83,7 +83,8 @@ impl Series {
     }
 
     /// Ends the series: nothing more is planned. What is claimed already goes out, what is planned and not claimed is
-    /// cancelled.
+    /// cancelled: what is still to come, and of what is late and waits for a limit or a paused pool the last 1,000. What is
+    /// on the shelf of a held profile stays there.
     ///
     /// # Errors
     /// [`Error::NoSeries`] and the scheduler's own troubles.

@@ -21,9 +21,12 @@ use super::dice::Dice;
 use super::oracle::{ANSWERED, Content, Given, Stop};
 use super::plan::{Draw, Plan};
 use super::scene::Scene;
+use super::series::{self, Asked, Healing};
 
 /// Profiles of each pool.
 const PROFILES: u64 = 3;
+/// So many campaigns are there.
+pub const CAMPAIGNS: u64 = 4;
 /// Posts that wishes are about: the last ones.
 const RECENT: usize = 50;
 
@@ -61,7 +64,7 @@ const WISHES: &[(&str, Wish, u64)] = &[
 ];
 
 /// What it waits for.
-enum Open {
+pub enum Open {
     Scheduled { posts: Vec<usize>, reply: Reply<Vec<PostId>> },
     Changed { post: usize, change: Change, reply: Reply<()> },
     Asked { post: usize, reply: Reply<Option<Status>> },
@@ -71,10 +74,12 @@ enum Open {
     Requeued(Reply<u64>),
     Released { id: PostId, reply: Reply<()> },
     Lined { pool: usize, profile: String, reply: Reply<Option<QueueStatus>> },
+    Series(Asked),
+    CampaignCancelled { name: String, reply: Reply<()> },
 }
 
 #[derive(Clone, Copy, Debug)]
-enum Change {
+pub enum Change {
     Cancelled,
     Due(Timestamp),
     Edited { part: usize, revision: u32 },
@@ -93,11 +98,11 @@ struct Shapes {
 }
 
 pub struct Host {
-    scene: Scene,
-    dice: Dice,
+    pub scene: Scene,
+    pub dice: Dice,
     wishes: Vec<(Wish, u64)>,
     shapes: Shapes,
-    pools: usize,
+    pub pools: usize,
     /// How far ahead dues are, at most, in milliseconds.
     ahead: u64,
     /// How often it puts posts into queues, and how often it changes their order, in thousandths of its wishes.
@@ -105,7 +110,12 @@ pub struct Host {
     pub orders: u64,
     /// Queued posts that are being published at once.
     released: BTreeSet<PostId>,
-    open: Vec<Open>,
+    /// How often it wishes something of series, in thousandths of its wishes.
+    pub series: u64,
+    pub healing: [Healing; series::SERIES],
+    /// Of a thousand batches, how many belong to a campaign.
+    pub campaigns: u64,
+    pub open: Vec<Open>,
     /// Wishes that something stand still, or go on.
     stops: u64,
     listener: Option<Events>,
@@ -117,8 +127,12 @@ pub struct Host {
     is_healing: bool,
 }
 
+pub fn campaign_name(campaign: u64) -> String {
+    format!("campaign {campaign}")
+}
+
 /// Slots in every so many minutes of every day.
-fn slots(every: u64) -> PostingSlots {
+pub fn slots(every: u64) -> PostingSlots {
     let minutes = (0..24 * 60).step_by(every as usize);
     let times = minutes.filter_map(|minute| NaiveTime::from_num_seconds_from_midnight_opt(minute * 60, 0));
     let days = [Weekday::Mon, Weekday::Tue, Weekday::Wed, Weekday::Thu, Weekday::Fri, Weekday::Sat, Weekday::Sun];
@@ -161,6 +175,9 @@ impl Host {
             queues: 0,
             orders: 0,
             released: BTreeSet::new(),
+            series: 0,
+            campaigns: 0,
+            healing: [Healing::default(); series::SERIES],
             open: Vec::new(),
             stops: 0,
             listener: None,
@@ -176,6 +193,9 @@ impl Host {
         }
         if self.orders > 0 && self.dice.falls(self.orders) {
             return self.reorder(scheduler);
+        }
+        if self.series > 0 && self.dice.falls(self.series) {
+            return self.wish_series(scheduler);
         }
         let all = self.wishes.iter().map(|(_, weight)| weight).sum();
         let mut fallen = self.dice.below(all);
@@ -228,7 +248,7 @@ impl Host {
         Some((post, state.oracle.id(post)?))
     }
 
-    fn profile(&mut self) -> String {
+    pub fn profile(&mut self) -> String {
         format!("profile {}", self.dice.below(PROFILES))
     }
 
@@ -257,6 +277,7 @@ impl Host {
             guarantee: if self.dice.falls(once) { Guarantee::AtMostOnce } else { Guarantee::AtLeastOnce },
             parts,
             grace: self.dice.falls(dated).then(|| self.dice.millis(600_000)),
+            campaign: None,
         }
     }
 
@@ -276,8 +297,12 @@ impl Host {
 
     fn schedule(&mut self, scheduler: &Scheduler, posts: usize) {
         let (mut numbers, mut built) = (Vec::new(), Vec::new());
+        let campaign = self.campaign();
+        if let Some(name) = campaign.as_ref().filter(|_| self.dice.falls(50)) {
+            return self.cancel_campaign(scheduler, name);
+        }
         for _ in 0..posts {
-            let given = self.draw();
+            let given = Given { campaign: campaign.clone(), ..self.draw() };
             // A post with a key is handed in again as it was.
             let is_ranked = self.dice.falls(self.shapes.ranked) && given.key.is_none();
             let priority = is_ranked.then(|| Priority::new(self.dice.below(256) as u8));
@@ -285,7 +310,26 @@ impl Host {
             built.push(Self::post(&given, number, priority));
             numbers.push(number);
         }
-        self.open.push(Open::Scheduled { posts: numbers, reply: scheduler.schedule_all(built) });
+        self.hand_in(scheduler, campaign, numbers, built);
+    }
+
+    fn hand_in(&mut self, scheduler: &Scheduler, campaign: Option<String>, posts: Vec<usize>, built: Vec<Post>) {
+        let reply = match campaign {
+            Some(name) => scheduler.campaign(&name).schedule_all(built),
+            None => scheduler.schedule_all(built),
+        };
+        self.open.push(Open::Scheduled { posts, reply });
+    }
+
+    /// The campaign of a batch, if it belongs to one.
+    fn campaign(&mut self) -> Option<String> {
+        (self.campaigns > 0 && self.dice.falls(self.campaigns)).then(|| campaign_name(self.dice.below(CAMPAIGNS)))
+    }
+
+    fn cancel_campaign(&mut self, scheduler: &Scheduler, name: &str) {
+        self.scene.look().oracle.ask_cancel_campaign(name);
+        let reply = scheduler.campaign(name).cancel();
+        self.open.push(Open::CampaignCancelled { name: name.to_owned(), reply });
     }
 
     /// The host has forgotten whether it did.
@@ -301,8 +345,7 @@ impl Host {
             } else {
                 Self::post(&given, post, None)
             };
-            let reply = scheduler.schedule_all([again]);
-            self.open.push(Open::Scheduled { posts: vec![post], reply });
+            self.hand_in(scheduler, given.campaign, vec![post], vec![again]);
         }
     }
 
@@ -442,6 +485,9 @@ impl Host {
         for status in listed.iter().take(most) {
             let part = status.receipts().len().min(status.parts().saturating_sub(1));
             let content = Content::read(status.part(part));
+            if let Some(setting) = series::setting_of(content.post) {
+                self.scene.look().oracle.decide_occurrence(setting, Timestamp::due(status.due()));
+            }
             let is_published = self.scene.look().oracle.is_published(&content);
             let resolution = match self.dice.below(3) {
                 0 if is_published && !is_dead => Resolution::Sent(Receipt::new(format!("{}/{part}", content.post))),
@@ -546,6 +592,12 @@ impl Host {
                 Some(_) => _ = self.released.remove(id),
                 None => return false,
             },
+            Open::CampaignCancelled { name, reply } => match answer(reply) {
+                Some(Ok(())) => self.scene.look().oracle.campaign_cancelled(name),
+                Some(Err(_)) => {}
+                None => return false,
+            },
+            Open::Series(asked) => return self.take_series(asked),
             Open::Done(reply) => return answer(reply).is_some(),
             Open::Requeued(reply) => return answer(reply).is_some(),
         }
@@ -557,9 +609,19 @@ impl Host {
         !self.open.is_empty()
     }
 
+    /// Whether nothing more comes of itself.
+    pub fn is_over(&self) -> bool {
+        self.series == 0 || self.healing.iter().all(|series| *series == Healing::Over)
+    }
+
     /// Everything that stands still is to go on, and what is not decided is decided.
     pub fn heal(&mut self, scheduler: &Scheduler) {
-        self.is_healing = true;
+        if !std::mem::replace(&mut self.is_healing, true) {
+            self.healing = Default::default();
+        }
+        if self.series > 0 {
+            self.heal_series(scheduler);
+        }
         self.scene.look().oracle.release_queues();
         for pool in 0..self.pools {
             self.pause(scheduler, pool, false);

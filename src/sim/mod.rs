@@ -12,6 +12,7 @@ mod oracle;
 mod plan;
 mod process;
 mod scene;
+mod series;
 mod world;
 
 use std::collections::BTreeMap;

@@ -1,16 +1,17 @@
 //! What was promised, and whether it is kept. Knows nothing of the engine.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use crate::id::{PostId, State};
-use crate::post::{Delivery, Guarantee, Status};
+use crate::post::{CampaignStatus, Delivery, Guarantee, Status};
 use crate::time::{Now, Timestamp};
 
 use super::Broken;
+use super::series::{Settings, setting_of};
 
 /// Never before the due, by the wall clock at the call.
-const EARLY: &str = "never early";
+pub const EARLY: &str = "never early";
 /// A post that may be sent at most once is published at most once.
 const TWICE: &str = "at most once";
 /// Whoever is called again for what may have been published is told so.
@@ -47,6 +48,8 @@ pub const PANIC: &str = "a panic ends its own call alone";
 const NETWORK_KEYS: &str = "one post, one idempotency key";
 /// A queued post goes out at a slot, and no other one of its queue does.
 const SLOTS: &str = "one slot, one post";
+/// What is said of a campaign is what happened to its posts.
+const COUNTS: &str = "campaigns are counted";
 /// Questions are answered.
 pub const ANSWERED: &str = "questions are answered";
 /// Not more than a process that does nothing but turn in circles.
@@ -103,6 +106,7 @@ pub struct Given {
     pub parts: usize,
     /// Useless so long after its due.
     pub grace: Option<Duration>,
+    pub campaign: Option<String>,
 }
 
 /// What was asked for and not answered, and what was answered last: one of these holds.
@@ -153,6 +157,8 @@ struct Known {
     revisions: Vec<Said<u32>>,
     checkpoint: Said<Option<[u8; 8]>>,
     is_cancelled: bool,
+    /// Its campaign was cancelled before it was ever called.
+    is_called_off: bool,
     /// The host took it back or gave it up, or tried to.
     may_be_dropped: bool,
     /// The host had it sent although it might have been published.
@@ -218,6 +224,8 @@ pub struct Oracle {
     /// The wall clock has been set back: it shows slots again that have been taken.
     pub has_gone_back: bool,
     pub pools: Vec<Rules>,
+    pub settings: Settings,
+    cancelled_campaigns: BTreeSet<String>,
     pub calls: u64,
     pub checks: BTreeMap<&'static str, u64>,
     pub broken: Option<Broken>,
@@ -243,6 +251,7 @@ impl Oracle {
             revisions: vec![Said::new(0); given.parts],
             checkpoint: Said::new(None),
             is_cancelled: false,
+            is_called_off: given.campaign.as_ref().is_some_and(|name| self.cancelled_campaigns.contains(name)),
             may_be_dropped: false,
             is_repeated: false,
             was_called: false,
@@ -324,10 +333,46 @@ impl Oracle {
         self.posts[post].is_cancelled = true;
     }
 
+    /// The host wants nothing more of a campaign to be sent.
+    pub fn ask_cancel_campaign(&mut self, name: &str) {
+        let own = self.posts.iter_mut().filter(|known| known.given.campaign.as_deref() == Some(name));
+        own.for_each(|known| known.may_be_dropped = true);
+    }
+
+    /// Nothing of it is sent any more, but what its broadcaster was called for.
+    pub fn campaign_cancelled(&mut self, name: &str) {
+        self.cancelled_campaigns.insert(name.to_owned());
+        let own = self.posts.iter_mut().filter(|known| known.given.campaign.as_deref() == Some(name));
+        own.for_each(|known| known.is_called_off |= !known.was_called);
+    }
+
+    /// What the engine says of a campaign at the end, when all of it is over.
+    pub fn campaign_said(&mut self, name: &str, status: Option<&CampaignStatus>, states: &BTreeMap<PostId, State>) {
+        let own = self.posts.iter().filter(|known| known.given.campaign.as_deref() == Some(name));
+        let (handed_in, ids) = own.fold((0, BTreeSet::new()), |(handed_in, mut ids), known| {
+            ids.extend(known.id);
+            (handed_in + 1, ids)
+        });
+        let count = |wanted| ids.iter().filter(|id| states.get(id) == Some(&wanted)).count() as u64;
+        let known = [count(State::Delivered), count(State::Failed), count(State::Missed), count(State::Cancelled)];
+        let acknowledged = ids.len() as u64;
+        let Some(status) = status else {
+            return self.check(COUNTS, acknowledged == 0, || format!("{name} is not known"));
+        };
+        let said = [status.delivered, status.failed, status.missed, status.cancelled];
+        let is_all = status.left == 0 && said.iter().sum::<u64>() == status.scheduled;
+        // Whether the others were scheduled the host has not been told.
+        let is_number = (acknowledged..=handed_in).contains(&status.scheduled);
+        let is_true = said.iter().zip(known).all(|(said, known)| *said >= known);
+        self.check(COUNTS, is_all && is_number && is_true, || format!("{name}: {status:?}, {known:?} of {handed_in}"));
+    }
+
     /// The host wants it dropped, or sent again whatever happened to it.
     pub fn ask_resolution(&mut self, post: usize, is_dropped: bool, is_repeated: bool) {
-        self.posts[post].may_be_dropped |= is_dropped;
-        self.posts[post].is_repeated |= is_repeated;
+        if let Some(known) = self.posts.get_mut(post) {
+            known.may_be_dropped |= is_dropped;
+            known.is_repeated |= is_repeated;
+        }
     }
 
     /// A process had it on its way to the broadcaster when it died.
@@ -337,11 +382,12 @@ impl Oracle {
         }
     }
 
-    /// The power failed then, and a process starts: of what was due nobody knows whether it was called.
-    pub fn forgets_calls(&mut self, failed_at: Duration) {
+    /// A process died then and left nothing behind of its calls, and another one starts: of what was due nobody knows whether
+    /// it was called.
+    pub fn forgets_calls(&mut self, died_at: Duration) {
         let now = self.now.wall;
         let is_due = |known: &Known| known.was_hurried() || known.due.iter().any(|due| due <= now);
-        let before = self.posts.iter_mut().filter(|known| known.acknowledged_at.mono <= failed_at && is_due(known));
+        let before = self.posts.iter_mut().filter(|known| known.acknowledged_at.mono <= died_at && is_due(known));
         before.for_each(|known| known.was_called = true);
     }
 
@@ -362,6 +408,10 @@ impl Oracle {
     /// The broadcaster is called to publish; the number of the call.
     pub fn call(&mut self, content: &Content, delivery: &Delivery, process: u32, now: Timestamp) -> u64 {
         self.calls += 1;
+        if let Some(setting) = setting_of(content.post) {
+            self.call_occurrence(setting, delivery, now);
+            return self.calls;
+        }
         self.judge(content, delivery, process, now);
         if let Some(known) = self.posts.get_mut(content.post) {
             known.was_called = true;
@@ -387,7 +437,8 @@ impl Oracle {
         let own = delivery.receipts().iter().enumerate();
         let is_after = is_after && own.into_iter().all(|(part, receipt)| receipt.as_str() == format!("{post}/{part}"));
         let in_time = part > 0 || known.was_hurried() || known.given.grace.is_none_or(|grace| now <= last.after(grace));
-        let (published, is_cancelled) = (known.published[part], known.is_cancelled);
+        let is_cancelled = known.is_cancelled || known.is_called_off && !known.is_repeated;
+        let published = known.published[part];
         let is_alone = !self.is_under_way(known, process);
         let is_allowed = published == 0 || known.given.guarantee == Guarantee::AtLeastOnce || known.is_repeated;
         let (pool, profile) = (known.given.pool, known.given.profile.clone());
@@ -522,6 +573,9 @@ impl Oracle {
             let published = known.published.iter().fold(0, |sum: u64, times| sum << 3 | u64::from(*times));
             published << 2 | u64::from(known.is_cancelled) << 1 | u64::from(known.was_called)
         };
-        self.posts.iter().fold(0, |digest: u64, known| (digest ^ one(known)).wrapping_mul(0x9E37_79B9_7F4A_7C15))
+        let occurrences = self.settings.occurrences() as u64;
+        self.posts
+            .iter()
+            .fold(occurrences, |digest: u64, known| (digest ^ one(known)).wrapping_mul(0x9E37_79B9_7F4A_7C15))
     }
 }

@@ -67,6 +67,8 @@ pub const CLASSES: &[&str] = &[
     "restless starts",
     "queues",
     "orders of queues",
+    "series",
+    "campaigns",
 ];
 
 /// Draws what a world has.

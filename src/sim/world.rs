@@ -1,5 +1,6 @@
 //! The world: whose turn it is next, when the clocks step, when the process dies.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use crate::catch_up::CatchUp;
@@ -7,6 +8,7 @@ use crate::gate::Breaker;
 use crate::pool::{Pool, PrepareAhead};
 use crate::post::Guarantee;
 use crate::quota::RateLimit;
+use crate::reply::Reply;
 use crate::retry::RetryPolicy;
 use crate::scheduler::{Builder, Scheduler};
 use crate::store::MemoryStore;
@@ -98,7 +100,10 @@ pub struct World {
     restless: u64,
     /// Steps of the process.
     age: u64,
-    power_failed_at: Option<Duration>,
+    /// When a process died last that has not left behind what it was about to call: the power failed, or the call log was
+    /// stuck, now and then.
+    forgot_at: Option<Duration>,
+    forgets: bool,
     step: u64,
     /// When time has passed for the last time, and the step then.
     moved: (Duration, u64),
@@ -151,7 +156,8 @@ impl World {
             host,
             restless: 1,
             age: 0,
-            power_failed_at: None,
+            forgot_at: None,
+            forgets: false,
             step: 0,
             moved: (Duration::ZERO, 0),
         };
@@ -166,11 +172,14 @@ impl World {
         // Of a clock that has stepped back when the power fails nothing is promised.
         self.rates.power = if self.rates.back == 0 { power } else { 0 };
         self.rates.stick = draw.rate(plan, "stuck call logs", 500);
+        self.forgets = self.rates.stick > 0;
         self.host.others = draw.rate(plan, "other content for keys", 500);
         self.host.large = draw.rate(plan, "large batches", 300);
         self.restless = if draw.rate(plan, "restless starts", 1) > 0 { 20 } else { 1 };
         self.host.queues = draw.rate(plan, "queues", 300);
         self.host.orders = if self.host.queues > 0 { draw.rate(plan, "orders of queues", 300) } else { 0 };
+        self.host.series = draw.rate(plan, "series", 50);
+        self.host.campaigns = draw.rate(plan, "campaigns", 500);
     }
 
     pub fn run(mut self) -> Report {
@@ -184,6 +193,7 @@ impl World {
         drop(self.process.take());
         let mut state = self.scene.look();
         state.oracle.check_limits();
+        state.oracle.check_occurrences();
         let oracle = std::mem::take(&mut state.oracle);
         Report {
             seed,
@@ -223,15 +233,13 @@ impl World {
         } else if self.step > self.moved.1 + STEPS_AT_ONCE {
             self.breaks(TIME, "nothing more happens, but something is always to be done");
         }
-        {
-            let mut state = self.scene.look();
-            (state.oracle.step, state.oracle.now) = (self.step, state.now);
-        }
+        self.tell_time();
         if self.process.is_none() {
             return self.start();
         }
         self.age += 1;
         self.step_clocks();
+        self.tell_time();
         if self.rates.stick > 0 && self.trouble.below(100_000) < self.rates.stick {
             let is_stuck = self.trouble.falls(300);
             if is_stuck {
@@ -272,6 +280,14 @@ impl World {
         if self.step >= self.gives_up_at || self.process.as_ref().is_some_and(|process| process.has_ended) {
             self.kill();
         }
+    }
+
+    /// The oracle sees the clocks.
+    fn tell_time(&self) {
+        let mut state = self.scene.look();
+        (state.oracle.step, state.oracle.now) = (self.step, state.now);
+        let now = state.now.wall;
+        state.oracle.settings.pass(now);
     }
 
     fn step_clocks(&mut self) {
@@ -324,10 +340,13 @@ impl World {
         let Some(process) = self.process.take() else { return };
         let kept = self.trouble.below(3) as usize;
         process.die(&mut self.store, kept);
-        if self.rates.power > 0 && self.trouble.falls(self.rates.power) {
+        let is_power_off = self.rates.power > 0 && self.trouble.falls(self.rates.power);
+        if is_power_off {
             self.fault("the power fails");
             self.store.lose_calls();
-            self.power_failed_at = Some(self.mono());
+        }
+        if self.forgets || is_power_off {
+            self.forgot_at = Some(self.mono());
         }
         let away = self.trouble.any_size(6);
         let away = self.trouble.millis(away);
@@ -340,7 +359,7 @@ impl World {
     fn start(&mut self) {
         self.processes += 1;
         self.age = 0;
-        if let Some(at) = self.power_failed_at {
+        if let Some(at) = self.forgot_at {
             self.scene.look().oracle.forgets_calls(at);
         }
         // Another process sees what is durable, through a clone of its own.
@@ -352,9 +371,10 @@ impl World {
     }
 
     fn builder(&self, store: MemoryStore) -> Builder {
-        let year = Duration::from_secs(400 * 86_400);
+        // However far the clock steps, nothing is forgotten.
+        let ever = Duration::from_secs(36_500 * 86_400);
         let builder = Scheduler::builder().store(store).clock(self.scene.clone()).memory(self.memory);
-        let builder = builder.retention(year).dead_letter_retention(year).queues(QUEUE, QUEUE).zones("");
+        let builder = builder.retention(ever).dead_letter_retention(ever).queues(QUEUE, QUEUE).zones("");
         let network = Network { scene: self.scene.clone(), process: self.processes };
         self.grounds
             .iter()
@@ -413,31 +433,44 @@ impl World {
             self.breaks("all is over in the end", "something is left that is not decided");
         }
         let posts = self.scene.look().oracle.posts();
+        let mut states = BTreeMap::new();
         for post in 0..posts {
-            self.ask_at_the_end(post);
+            let Some(id) = self.scene.look().oracle.id(post) else { continue };
+            let status = self.ask_at_the_end(|scheduler| scheduler.get(id)).flatten();
+            states.extend(status.as_ref().map(|status| (id, status.state())));
+            self.scene.look().oracle.said(post, status.as_ref(), true);
+        }
+        for campaign in 0..if self.host.campaigns > 0 { host::CAMPAIGNS } else { 0 } {
+            let name = host::campaign_name(campaign);
+            let status = self.ask_at_the_end(|scheduler| scheduler.campaign(&name).status()).flatten();
+            self.scene.look().oracle.campaign_said(&name, status.as_ref(), &states);
         }
     }
 
     /// Whether nothing is left that is not decided.
     fn is_over(&mut self) -> bool {
         let pools = self.grounds.len();
-        self.process.as_mut().is_some_and(|process| matches!(process.live(pools), Ok(0)))
+        let is_over = self.host.is_over();
+        is_over && self.process.as_mut().is_some_and(|process| matches!(process.live(pools), Ok(0)))
     }
 
-    fn ask_at_the_end(&mut self, post: usize) {
-        let id = self.scene.look().oracle.id(post);
-        let (Some(id), Some(process)) = (id, &mut self.process) else { return };
-        let mut reply = process.scheduler.get(id);
+    fn ask_at_the_end<T>(&mut self, ask: impl FnOnce(&Scheduler) -> Reply<T>) -> Option<T> {
+        let process = self.process.as_mut()?;
+        let mut reply = ask(&process.scheduler);
         for _ in 0..1_000 {
             process.turn(0);
             process.serve(None);
             match host::answer(&mut reply) {
-                Some(Ok(status)) => return self.scene.look().oracle.said(post, status.as_ref(), true),
-                Some(Err(error)) => return self.breaks(ANSWERED, &error.to_string()),
+                Some(Ok(answer)) => return Some(answer),
+                Some(Err(error)) => {
+                    self.breaks(ANSWERED, &error.to_string());
+                    return None;
+                }
                 None => {}
             }
         }
         self.breaks(ANSWERED, "not within a thousand turns");
+        None
     }
 }
 
