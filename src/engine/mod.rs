@@ -26,7 +26,6 @@ mod series;
 mod settle;
 mod shelves;
 mod site;
-mod taken;
 mod window;
 mod zones;
 

@@ -504,7 +504,7 @@ impl Class {
     }
 }
 
-#[cfg(test)]
+#[cfg(all(test, not(interleave = "loom")))]
 impl Waiting {
     /// How many things are kept.
     pub fn size(&self) -> usize {

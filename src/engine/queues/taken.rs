@@ -2,19 +2,19 @@
 
 use std::collections::BTreeMap;
 
+use crate::engine::Engine;
+use crate::engine::shelves::Listing;
 use crate::id::Seq;
 use crate::limits;
 use crate::post::{Change, Cursor, Record, Stored};
 use crate::queue::{self, Name};
 use crate::time::Timestamp;
 
-use super::Engine;
-use super::queues::{Managed, QueueWish};
-use super::shelves::Listing;
+use super::{Managed, QueueWish};
 
 impl Engine {
     /// A post was given a due by the host, or has none any more: a slot may be taken, or free again.
-    pub(super) fn fix(&mut self, record: &Record, due: Option<Timestamp>) {
+    pub(in crate::engine) fn fix(&mut self, record: &Record, due: Option<Timestamp>) {
         let Some(place) = self.places.get(record.pool) else { return };
         let profile = record.body.profile();
         let is_queued = self.sites.get(place).is_some_and(|site| site.queues.contains_key(profile));
@@ -31,7 +31,7 @@ impl Engine {
     }
 
     /// Notes in the commit under way which slot a post takes, if there is a queue.
-    pub(super) fn note_fixed(&mut self, place: usize, profile: &str, post: Seq, due: Option<Timestamp>) {
+    pub(in crate::engine) fn note_fixed(&mut self, place: usize, profile: &str, post: Seq, due: Option<Timestamp>) {
         let Some(pool) = self.settings.pools.get(place).map(|pool| pool.name.clone()) else { return };
         let now = self.now.wall;
         let Some(managed) = self.managed(place, profile) else { return };
@@ -56,7 +56,7 @@ impl Engine {
     }
 
     /// What is remembered of a new post in the commit that stores it, if its profile has a queue.
-    pub(super) fn fixed_note(&self, record: &Record) -> Option<Change> {
+    pub(in crate::engine) fn fixed_note(&self, record: &Record) -> Option<Change> {
         let place = self.places.get(record.pool)?;
         let (site, pool) = (self.sites.get(place)?, self.settings.pools.get(place)?);
         if site.queues.is_empty() || !site.queues.contains_key(record.body.profile()) {
@@ -68,7 +68,7 @@ impl Engine {
     }
 
     /// A new post is stored, or was not kept: its slot is taken, or not.
-    pub(super) fn fixed(&mut self, record: &Record, is_kept: bool) {
+    pub(in crate::engine) fn fixed(&mut self, record: &Record, is_kept: bool) {
         let Some(place) = self.places.get(record.pool) else { return };
         if self.sites.get(place).is_none_or(|site| site.queues.is_empty()) {
             return;
@@ -85,7 +85,7 @@ impl Engine {
     }
 
     /// Looks for posts that were scheduled before their profiles had queues.
-    pub(super) fn count_taken(&mut self, place: usize) {
+    pub(in crate::engine) fn count_taken(&mut self, place: usize) {
         let Some(site) = self.sites.get_mut(place).filter(|site| !site.is_listing_taken) else { return };
         for managed in site.queues.values_mut() {
             if managed.counting.is_none() && managed.queue.as_ref().is_some_and(|queue| !queue.is_counted()) {
@@ -101,7 +101,7 @@ impl Engine {
     }
 
     /// A page of a pool's posts, or the last of them.
-    pub(super) fn count_page(&mut self, place: usize, posts: Vec<Stored>, is_last: bool) {
+    pub(in crate::engine) fn count_page(&mut self, place: usize, posts: Vec<Stored>, is_last: bool) {
         let Some(site) = self.sites.get_mut(place) else { return };
         let mut count = |record: &Record| {
             let counting = site.queues.get_mut(record.body.profile()).and_then(|managed| managed.counting.as_mut());
