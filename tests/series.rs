@@ -108,6 +108,7 @@ fn what_a_wrong_clock_has_planned_ends_with_its_series_and_is_not_sent_twice() {
         world.clock.step(TimeDelta::days(1));
         world.scheduler.settle().wait().unwrap();
         assert_eq!(series.status().wait().unwrap().unwrap().planned(), 24, "a test of nothing");
+        series.set(schedule(&hourly), post("middle"), Misfire::All).wait().unwrap();
         world.clock.step(TimeDelta::days(-1));
         world.scheduler.settle().wait().unwrap();
         if ends {
@@ -121,6 +122,20 @@ fn what_a_wrong_clock_has_planned_ends_with_its_series_and_is_not_sent_twice() {
         assert_eq!(dues(&world.outbox), sent);
         assert!(world.outbox.payloads().iter().all(|payload| payload == "new"));
     }
+}
+
+#[test]
+fn a_series_that_is_planned_far_ahead_ends_as_a_whole() {
+    let world = World::new();
+    let series = world.scheduler.series("often");
+    let post = post("x").prepare_ahead(secs(86_400));
+    let every_minute: Schedule = "cron UTC * * * * *".parse().unwrap();
+    series.set(every_minute, post, Misfire::All).wait().unwrap();
+    world.scheduler.settle().wait().unwrap();
+    assert_eq!(series.status().wait().unwrap().unwrap().planned(), 24 * 60 + 1);
+    series.end().wait().unwrap();
+    hours(&world, 25);
+    assert_eq!(world.outbox.payloads(), Vec::<String>::new());
 }
 
 #[test]

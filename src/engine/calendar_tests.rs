@@ -271,6 +271,27 @@ fn what_a_cancelled_campaign_may_have_published_is_not_sent_again() {
 }
 
 #[test]
+fn a_post_in_doubt_that_waits_in_its_shard_is_held_when_its_campaign_is_cancelled() {
+    let mut rig = Rig::new();
+    let reply = campaign(&mut rig, [1_000].into_iter(), false);
+    rig.work();
+    let id = given(reply).unwrap().unwrap()[0];
+    rig.pass(1_000);
+    rig.work();
+    let hangs = rig.call();
+    rig.end(&hangs, Ending::TimedOut { after: Duration::from_secs(30) });
+    rig.work();
+    rig.pass(10_000);
+    rig.work();
+    let again = rig.delivered.pop().unwrap();
+    assert!(again.is_redelivery());
+    drop(rig.ask(|promise| Command::CancelCampaign { name: "c".to_owned(), promise }));
+    rig.work();
+    assert!(!again.facts().stage.call(), "it was not taken back");
+    assert_eq!(rig.shelf(Shelf::InDoubt), [id]);
+}
+
+#[test]
 fn a_campaign_is_known_for_as_long_as_its_last_post() {
     let mut rig = Rig::new();
     drop(campaign(&mut rig, [1_000].into_iter(), false));

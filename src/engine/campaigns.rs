@@ -103,7 +103,9 @@ impl Campaigns {
         let count = |(name, tally): (Box<str>, Tally)| {
             let campaign = self.all.get_mut(&name)?;
             campaign.tally.add(tally);
-            campaign.over_since = None;
+            if campaign.left() > 0 {
+                campaign.over_since = None;
+            }
             Some(campaign.note(&name))
         };
         let notes = tallies.into_iter().filter_map(count).collect();
@@ -232,12 +234,18 @@ impl Engine {
         // The note is made when the commit is: after whatever ends in those before it.
         self.commits.note(Then::Noted { promise: Some(promise), event: None });
         self.commits.tally(name, |_| {});
-        let is_own = |post: &Resident| post.record.body.campaign() == Some(name) && post.record.doubt == Doubt::None;
+        let is_own =
+            |post: &Resident| post.record.body.campaign() == Some(name) && post.record.doubt != Doubt::Accepted;
         let own: Vec<u32> = self.posts.iter().filter(|(_, post)| is_own(post)).map(|(slot, _)| slot as u32).collect();
         for slot in own {
-            let phase = self.posts.get(slot as usize).map(|post| post.phase);
-            if phase.is_some_and(Phase::is_open) || self.withdraw(slot) {
-                self.leave(slot, Outcome::Cancelled, None, None);
+            let Some(Resident { phase, record, .. }) = self.posts.get(slot as usize) else { continue };
+            let (phase, doubt) = (*phase, record.doubt);
+            let is_free = phase.is_open() || self.withdraw(slot);
+            match doubt {
+                Doubt::None if is_free => self.leave(slot, Outcome::Cancelled, None, None),
+                // What is in doubt is held. Where it is being moved that comes when it has been.
+                Doubt::Open if is_free => self.proceed(slot),
+                _ => {}
             }
         }
     }

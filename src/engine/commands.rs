@@ -364,6 +364,7 @@ impl Engine {
         for slot in flying {
             self.withdraw(slot);
         }
+        self.settle_late_receipts();
         let waits = |phase: Phase| matches!(phase, Phase::Armed | Phase::Preparing | Phase::Claimed);
         let waiting = self.posts.iter().filter(|(_, post)| waits(post.phase));
         let waiting: Vec<u32> = waiting.map(|(slot, _)| slot as u32).collect();

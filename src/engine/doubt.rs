@@ -52,10 +52,10 @@ impl Engine {
                 if was_open {
                     self.emit(|| Event::Resolved { id });
                 }
-                if is_called && !is_last {
+                if is_called && !is_last && self.closing.is_none() {
                     // It is being called again: whatever comes after it waits for the end of that.
                     marks::reach(Mark::LateSuccessWaits);
-                    self.late_receipts.insert(seq, receipt);
+                    self.late_receipts.insert(seq, (facts.part(), receipt));
                 } else {
                     self.delivered(slot, receipt, None);
                 }
@@ -79,6 +79,23 @@ impl Engine {
                 self.relocate(slot, to, Why::Quiet, None);
             }
             _ => {}
+        }
+    }
+
+    /// What a late answer has said of the part that this post is at.
+    pub(super) fn take_late_receipt(&mut self, slot: u32) -> Option<Receipt> {
+        let record = &self.posts.get(slot as usize)?.record;
+        let (part, receipt) = self.late_receipts.remove(&record.seq)?;
+        (part == record.notes.receipts().len()).then_some(receipt)
+    }
+
+    /// Nothing follows any more: what late answers have said is settled at once.
+    pub(super) fn settle_late_receipts(&mut self) {
+        let posts: Vec<_> = self.late_receipts.keys().copied().collect();
+        for slot in posts.into_iter().filter_map(|post| self.slot(post)).collect::<Vec<_>>() {
+            if let Some(receipt) = self.take_late_receipt(slot) {
+                self.delivered(slot, receipt, None);
+            }
         }
     }
 

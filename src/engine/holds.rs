@@ -99,7 +99,7 @@ impl Engine {
     pub(super) fn hold_up(&mut self, slot: u32) -> bool {
         let Some(Resident { record, .. }) = self.posts.get(slot as usize) else { return false };
         let Some((place, _)) = self.pool(record.pool) else { return true };
-        let (is_counting, is_ahead) = (self.is_counting(place), self.is_ahead(slot));
+        let is_counting = self.is_counting(place);
         let Some(site) = self.sites.get_mut(place) else { return true };
         let hold = if site.held.is_empty() { None } else { site.held.get(record.body.profile()) };
         if let Some(Hold::Held(reason)) = hold {
@@ -110,7 +110,7 @@ impl Engine {
         if is_counting {
             marks::reach(Mark::CountedFirst);
         }
-        if hold.is_some() || site.is_paused || is_counting || is_ahead {
+        if hold.is_some() || site.is_paused || is_counting {
             site.waiting.push((slot, record.seq));
             return true;
         }

@@ -189,8 +189,9 @@ pub struct Engine {
     keyed_changes: usize,
     listings: Slab<Listing>,
     waiters: SeqMap<Vec<Promise<Outcome>>>,
-    /// What late answers have said of posts that are being called again and must end that call before the next one is made.
-    late_receipts: SeqMap<Receipt>,
+    /// Parts that were published, as late answers have said of posts that are being called again for them: that call has to
+    /// end before the next one is made.
+    late_receipts: SeqMap<(usize, Receipt)>,
     outgoing: Vec<Vec<Delivery>>,
     /// How much each shard was given, and until when all that waits in it is blocked, as it said since.
     given: Vec<(u64, Option<Timestamp>)>,
@@ -491,6 +492,8 @@ impl Engine {
             // It comes again, after those before it.
             marks::reach(Mark::CutOff);
             self.forget(slot);
+        } else if self.is_ahead(slot) {
+            self.go_to_due(slot);
         } else if !self.hold_up(slot) && self.place(slot) && self.is_first(slot) {
             let at = self.posts.get(slot as usize).map_or(now, |post| post.ready_at.max(now));
             let is_over = |post: &Resident| self.deadline(post).is_some_and(|deadline| deadline < at);

@@ -4,6 +4,7 @@ use crate::marks::{self, Mark};
 use crate::post::Cursor;
 use crate::sabotage::{self, Switch};
 
+use super::commits::Why;
 use super::site::{Line, Site};
 use super::{Engine, Resident};
 
@@ -63,11 +64,15 @@ impl Engine {
     pub(super) fn is_ahead(&self, slot: u32) -> bool {
         let Some(post) = self.posts.get(slot as usize).filter(|post| post.in_order) else { return false };
         let site = self.places.get(post.record.pool).and_then(|place| self.sites.get(place));
-        site.is_some_and(|site| {
-            // Where memory is full of such, those that are not in it do not come before one of them has gone.
-            let is_ahead = site.window.cursor() < Cursor::through(post.record.due);
-            is_ahead && !site.window.is_filled(self.settings.memory)
-        })
+        site.is_some_and(|site| site.window.cursor() < Cursor::through(post.record.due))
+    }
+
+    /// It goes to its due, and comes again with what is due there.
+    pub(super) fn go_to_due(&mut self, slot: u32) {
+        let Some(post) = self.posts.get(slot as usize) else { return };
+        let mut to = post.record.clone();
+        to.at = to.due;
+        self.relocate(slot, to, Why::Quiet, None);
     }
 
     /// Whether nothing before it in its line is left, and nothing else of it is in flight.

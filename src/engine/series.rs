@@ -53,6 +53,8 @@ pub struct Managed {
     wishes: VecDeque<SeriesWish>,
     is_busy: bool,
     wake: Option<Timestamp>,
+    /// Occurrences that were looked for to be called off.
+    borrowed: Vec<Seq>,
 }
 
 /// What is to be done to a series.
@@ -300,14 +302,14 @@ impl Engine {
                 let (pool, body, count) =
                     (pool.name.as_ref().into(), post.body, before.as_ref().map_or(0, |old| old.count));
                 self.commits.begin_unit();
-                let planned = self.call_off(before.as_ref(), from);
+                let planned = self.call_off(key, before.as_ref(), from);
                 let series = Series { schedule: *schedule, misfire, pool, body, cursor: now, count, planned };
                 self.store_series(key, Some(series), Some(promise));
                 self.commits.end_unit();
             }
             (SeriesWish::End { promise }, Some(before)) => {
                 self.commits.begin_unit();
-                self.call_off(Some(&before), from);
+                self.call_off(key, Some(&before), from);
                 self.store_series(key, None, Some(promise));
                 self.commits.end_unit();
             }
@@ -322,7 +324,15 @@ impl Engine {
             (Some(_), _, _) => true,
             // On a shelf it is a post as any other there: held, failed or in doubt.
             (None, Some(Found::Live(stored)), Some(place)) if stored.record.home().shelf().is_none() => {
-                self.take_up(place, stored);
+                if stored.claimed.is_some() {
+                    self.take_up(place, stored);
+                } else {
+                    // It goes on when it is known whether it is called off.
+                    self.admit(place, stored.record, Phase::Armed);
+                    if let Some(managed) = self.series.get_mut(key) {
+                        managed.borrowed.push(post);
+                    }
+                }
                 self.slot(post).is_some()
             }
             _ => false,
@@ -336,21 +346,29 @@ impl Engine {
         self.turn_series(key);
     }
 
-    /// Calls off the occurrences after this that are planned and not claimed; the others after it.
-    fn call_off(&mut self, before: Option<&Series>, from: Timestamp) -> Vec<(Seq, Timestamp)> {
+    /// Calls off the occurrences after this that are planned and not claimed; the others.
+    fn call_off(&mut self, key: &str, before: Option<&Series>, from: Timestamp) -> Vec<(Seq, Timestamp)> {
         let planned = before.map(|series| series.planned.clone()).unwrap_or_default();
-        let mut kept = Vec::new();
-        for (post, due) in planned.into_iter().filter(|(_, due)| *due > from) {
+        let (planned, mut kept): (Vec<_>, Vec<_>) = planned.into_iter().partition(|(_, due)| *due > from);
+        for (post, due) in planned {
             let slot = self.slot(post);
             let is_free = |slot: &u32| {
                 self.posts.get(*slot as usize).is_some_and(|Resident { phase, record, .. }| {
-                    let is_fresh = record.attempts == 0 && record.doubt == Doubt::None;
+                    let is_begun = record.notes.calls() > 0 || !record.notes.receipts().is_empty();
+                    let is_fresh = record.attempts == 0 && record.doubt == Doubt::None && !is_begun;
                     is_fresh && matches!(phase, Phase::Armed | Phase::Preparing | Phase::Moving)
                 })
             };
             match slot.filter(is_free) {
                 Some(slot) => self.leave(slot, Outcome::Cancelled, None, None),
                 None => kept.push((post, due)),
+            }
+        }
+        let borrowed = self.series.get_mut(key).map(|managed| std::mem::take(&mut managed.borrowed));
+        for post in borrowed.into_iter().flatten() {
+            let is_left = |slot: &u32| self.posts.get(*slot as usize).is_some_and(|post| post.phase == Phase::Armed);
+            if let Some(slot) = self.slot(post).filter(is_left) {
+                self.proceed(slot);
             }
         }
         kept
@@ -391,8 +409,13 @@ impl Engine {
             let claimed = self.claims_along(&record);
             planned.push(Planned { record, claimed });
         }
-        let old = series.planned.len().saturating_sub(limits::SERIES_POSTS);
-        series.planned.drain(..old);
+        // Of what is late the last ones are enough; what is still to come is known whole.
+        let mut old = series.planned.iter().filter(|(_, due)| *due <= now).count().saturating_sub(limits::SERIES_POSTS);
+        series.planned.retain(|(_, due)| {
+            let is_old = *due <= now && old > 0;
+            old -= usize::from(is_old);
+            !is_old
+        });
         let claims = planned.iter().filter(|post| post.claimed);
         let claims: Vec<Change> = claims.map(|post| Change::Claim { home: post.record.home(), attempt: 1 }).collect();
         let fixed: Vec<Change> = planned.iter().filter_map(|post| self.fixed_note(&post.record)).collect();

@@ -83,6 +83,9 @@ impl Engine {
             let again = until.before(limits::GIVE_BACK).ceil_millis();
             (post.ready_at, post.is_returned) = (post.ready_at.max(again), true);
         }
+        if let Some(receipt) = self.take_late_receipt(slot) {
+            return self.delivered(slot, receipt, None);
+        }
         if self.closing.is_some() { self.release(slot) } else { self.unclaim(slot) }
     }
 
@@ -107,9 +110,9 @@ impl Engine {
 
     fn handle_attempt(&mut self, now: Now, Attempt { delivery, started, called, ending }: Attempt) {
         let Some(slot) = self.flying(&delivery) else { return };
+        let late = self.take_late_receipt(slot);
         let Some(post) = self.posts.get_mut(slot as usize) else { return };
         post.delivery = None;
-        let late = self.late_receipts.remove(&post.record.seq);
         let ending = late.map_or(ending, |receipt| Ending::Answered(Ok(receipt)));
         // Most attempts go well, and then there is nothing to decide.
         if called && let Ending::Answered(Ok(receipt)) = ending {

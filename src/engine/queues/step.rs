@@ -81,7 +81,8 @@ impl Engine {
         let mut held = Vec::new();
         for (post, due) in before.placed() {
             let is_gone = gone.contains(post) || *due > now && !self.is_placed(*post, *due);
-            if is_gone && to.take(*post).is_ok() && taken.due(*post).is_none() {
+            let is_own = taken.due(*post).is_none_or(|taken| taken == *due);
+            if is_gone && to.take(*post).is_ok() && is_own {
                 taken.insert(*post, *due);
                 held.push((*post, *due));
             }
