@@ -64,7 +64,8 @@ impl Engine {
     pub(super) fn is_ahead(&self, slot: u32) -> bool {
         let Some(post) = self.posts.get(slot as usize).filter(|post| post.in_order) else { return false };
         let site = self.places.get(post.record.pool).and_then(|place| self.sites.get(place));
-        site.is_some_and(|site| site.window.cursor() < Cursor::through(post.record.due))
+        let is_ahead = site.is_some_and(|site| site.window.cursor() < Cursor::through(post.record.due));
+        is_ahead && !sabotage::is(Switch::NoCutOff)
     }
 
     /// It goes to its due, and comes again with what is due there.
