@@ -168,6 +168,18 @@ fn campaign(rig: &mut Rig, ahead: impl Iterator<Item = i64>, keys: bool) -> Repl
     reply
 }
 
+/// A rig whose broadcaster is being called for the one post of the campaign.
+fn one_of_a_campaign() -> (Rig, PostId, Delivery) {
+    let mut rig = Rig::new();
+    let reply = campaign(&mut rig, [1_000].into_iter(), false);
+    rig.work();
+    let id = given(reply).unwrap().unwrap()[0];
+    rig.pass(1_000);
+    rig.work();
+    let delivery = rig.call();
+    (rig, id, delivery)
+}
+
 fn shown(rig: &mut Rig) -> Option<crate::CampaignStatus> {
     given(rig.ask(|promise| Command::ShowCampaign { name: "c".to_owned(), promise })).unwrap().unwrap()
 }
@@ -247,13 +259,7 @@ fn a_cancelled_campaign_sends_nothing_more_also_after_a_crash() {
 
 #[test]
 fn what_a_cancelled_campaign_may_have_published_is_not_sent_again() {
-    let mut rig = Rig::new();
-    let reply = campaign(&mut rig, [1_000].into_iter(), false);
-    rig.work();
-    let id = given(reply).unwrap().unwrap()[0];
-    rig.pass(1_000);
-    rig.work();
-    drop(rig.call());
+    let (mut rig, id, _) = one_of_a_campaign();
     drop(rig.ask(|promise| Command::CancelCampaign { name: "c".to_owned(), promise }));
     rig.work();
     let mut rig = rig.restart(60_000, |_| {});
@@ -272,13 +278,7 @@ fn what_a_cancelled_campaign_may_have_published_is_not_sent_again() {
 
 #[test]
 fn a_post_in_doubt_that_waits_in_its_shard_is_held_when_its_campaign_is_cancelled() {
-    let mut rig = Rig::new();
-    let reply = campaign(&mut rig, [1_000].into_iter(), false);
-    rig.work();
-    let id = given(reply).unwrap().unwrap()[0];
-    rig.pass(1_000);
-    rig.work();
-    let hangs = rig.call();
+    let (mut rig, id, hangs) = one_of_a_campaign();
     rig.end(&hangs, Ending::TimedOut { after: Duration::from_secs(30) });
     rig.work();
     rig.pass(10_000);
