@@ -107,18 +107,66 @@ fn a_queue_whose_process_dies_is_as_before_the_change_or_as_after_it() {
     }
 }
 
+fn series(rig: &mut Rig, wish: impl FnOnce(Promise<()>) -> SeriesWish) {
+    let (promise, reply) = Promise::new();
+    rig.engine.handle_command(rig.now, Command::Series { key: "s".to_owned(), wish: wish(promise) });
+    rig.turn();
+    rig.work();
+    assert!(given(reply).unwrap().is_ok());
+}
+
+/// Makes a series of a post like this one.
+fn set(rig: &mut Rig, post: &Post) {
+    let schedule = Box::new(SLOTS.parse().unwrap());
+    let post = Box::new(NewPost { body: Body::encode(post), ..new("") });
+    series(rig, |promise| SeriesWish::Set { schedule, misfire: Misfire::All, post, promise });
+}
+
+fn end(rig: &mut Rig) {
+    series(rig, |promise| SeriesWish::End { promise });
+}
+
+#[test]
+fn a_thread_that_has_begun_goes_on_when_its_series_ends() {
+    let mut rig = Rig::new();
+    set(&mut rig, &Post::new("p", "1").then("2"));
+    rig.pass(800_000);
+    rig.work();
+    let first = rig.call();
+    drop(rig.ask(|promise| Command::Pause { place: 0, paused: true, promise }));
+    rig.work();
+    rig.answer(&first, Ok("1"));
+    end(&mut rig);
+    drop(rig.ask(|promise| Command::Pause { place: 0, paused: false, promise }));
+    rig.work();
+    assert_eq!(rig.call().receipts(), [Receipt::new("1")]);
+}
+
+#[test]
+fn a_late_occurrence_that_was_left_to_the_store_is_called_off_with_its_series() {
+    let mut rig = Rig::new();
+    set(&mut rig, &Post::new("p", "x"));
+    rig.pass(735_000);
+    rig.work();
+    for _ in 0..17 {
+        rig.stored(1_000, &Post::new("p", vec![0; 60_000]));
+    }
+    rig.pass(30_000);
+    rig.work();
+    let occurrence = Seq(18);
+    assert!(rig.engine.slot(occurrence).is_none(), "it was not left to the store: a test of nothing");
+    rig.pass(60_000);
+    rig.work();
+    end(&mut rig);
+    let status = rig.status(PostId::new(rig.engine.settings.store, occurrence)).unwrap();
+    assert_eq!((status.state(), status.payload().to_vec()), (State::Cancelled, b"x".to_vec()));
+}
+
 #[test]
 fn an_occurrence_is_planned_once_wherever_the_process_dies() {
-    let schedule = || Box::new(SLOTS.parse().unwrap());
     for steps in 0..40 {
         let mut rig = Rig::new();
-        let (promise, reply) = Promise::new();
-        let post = Box::new(new("x"));
-        let wish = SeriesWish::Set { schedule: schedule(), misfire: Misfire::All, post, promise };
-        rig.engine.handle_command(rig.now, Command::Series { key: "s".to_owned(), wish });
-        rig.turn();
-        rig.work();
-        assert!(given(reply).unwrap().is_ok());
+        set(&mut rig, &Post::new("p", "x").profile("a"));
         // The process dies after so many answers of the store, and again after the same number.
         let mut sent = Vec::new();
         let mut left = steps;
@@ -139,7 +187,7 @@ fn an_occurrence_is_planned_once_wherever_the_process_dies() {
             }
         }
         let from = Timestamp::from_millis(1_900_000_000_000).to_datetime();
-        let all = schedule() as Box<crate::schedule::Schedule>;
+        let all: crate::schedule::Schedule = SLOTS.parse().unwrap();
         let expected: Vec<_> = all.after(from).take_while(|due| *due <= rig.now.wall.to_datetime()).collect();
         sent.sort();
         assert_eq!(sent, expected, "dies every {steps} steps");

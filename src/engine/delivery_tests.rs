@@ -474,6 +474,25 @@ fn what_follows_on_a_late_answer_waits_for_the_end_of_the_call_after_it() {
 }
 
 #[test]
+fn what_a_late_answer_has_said_outlives_a_shutdown_during_the_call_after_it() {
+    let mut rig = Rig::new();
+    rig.stored(0, &Post::new("p", "1").then("2"));
+    let hangs = rig.call();
+    rig.end(&hangs, timeout());
+    rig.work();
+    rig.pass(10 * SECOND);
+    rig.work();
+    drop(rig.call());
+    let late = attempt(&hangs, true, Ending::Answered(Ok(Receipt::new("late"))));
+    rig.report(Report { late: vec![late], ..Report::default() });
+    drop(rig.ask(|promise| Command::Shutdown { grace: Duration::ZERO, promise }));
+    rig.work();
+    let mut rig = rig.restart(SECOND, |_| {});
+    let next = rig.call();
+    assert_eq!((next.part(), next.receipts(), next.is_redelivery()), (1, &[Receipt::new("late")][..], false));
+}
+
+#[test]
 fn a_post_that_would_be_later_than_it_allows_is_missed_and_never_sent() {
     let mut rig = Rig::new();
     let post = Post::new("p", "x").expires_after(Duration::from_secs(30));
