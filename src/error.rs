@@ -271,7 +271,7 @@ pub enum Error {
     /// The scheduler has been shut down.
     #[error("the scheduler is shut down")]
     Closed,
-    /// A commit has not come back for too long; posts already claimed still go out, nothing more is claimed.
+    /// The store has not answered for too long; posts already claimed still go out, nothing more is claimed.
     /// Whether a post of this call was stored is not known: with a key, schedule it again to find out.
     #[error("the store has not answered for {stalled:?}: check its disk; with a key it is safe to schedule again")]
     StoreStalled {

@@ -7,7 +7,9 @@ use punctual::{
     BroadcastError, Delivery, Error, ManualClock, MemoryStore, Outcome, Pool, Post, Receipt, RetryPolicy, Scheduler,
     State,
 };
-use std::sync::{Arc, Condvar, Mutex};
+use std::future::Future;
+use std::sync::{Arc, Condvar, Mutex, mpsc};
+use std::task::{Context, Waker};
 
 /// Holds threads up until it is opened.
 #[derive(Clone, Default)]
@@ -101,9 +103,12 @@ fn broadcasters_that_block_for_a_moment_run_beside_each_other() {
 #[test]
 fn a_pool_that_is_stuck_does_not_delay_another_nor_its_own_cancels() {
     let clock = ManualClock::at(at(START));
-    let stuck = Pool::new("stuck", |_| std::future::pending::<Result<Receipt, BroadcastError>>())
-        .concurrency(2)
-        .timeout(secs(3_600));
+    let (said, heard) = mpsc::channel();
+    let stuck = move |_| {
+        said.send(()).unwrap();
+        std::future::pending::<Result<Receipt, BroadcastError>>()
+    };
+    let stuck = Pool::new("stuck", stuck).concurrency(2).timeout(secs(3_600));
     let light = Pool::new("light", |_| async { Ok(Receipt::default()) });
     let scheduler = scheduler(&clock, vec![stuck, light]);
     let heavy = scheduler.schedule_all((0..100).map(|_| Post::new("stuck", "x"))).wait().unwrap();
@@ -111,6 +116,7 @@ fn a_pool_that_is_stuck_does_not_delay_another_nor_its_own_cancels() {
     assert!(matches!(scheduler.outcome(light).wait().unwrap(), Outcome::Delivered(_)));
 
     // What waits in the stuck pool can be taken back; what has been started cannot.
+    assert_eq!([heard.recv(), heard.recv()], [Ok(()); 2]);
     let (mut cancelled, mut late) = (0, 0);
     for id in heavy {
         match scheduler.cancel(id).wait() {
@@ -152,4 +158,54 @@ fn a_hanging_delivery_is_given_up_after_the_timeout_and_its_place_is_free() {
     clock.advance(secs(1));
     assert!(matches!(scheduler.outcome(hangs).wait().unwrap(), Outcome::Delivered(_)));
     assert_eq!(calls.lock().unwrap().last().unwrap(), &("hangs".to_owned(), true), "it may be a repeat, and says so");
+}
+
+#[test]
+fn a_broadcaster_that_outlives_its_scheduler_still_has_its_timers() {
+    let clock = ManualClock::at(at(START));
+    let gate = Gate::default();
+    let (held, (said, heard)) = (gate.clone(), mpsc::channel());
+    let broadcaster = move |_: Delivery| {
+        said.send("called").unwrap();
+        held.block();
+        // In a runtime that is gone, this panics.
+        let mut timer = Box::pin(tokio::time::sleep(millis(1)));
+        let _ = timer.as_mut().poll(&mut Context::from_waker(Waker::noop()));
+        said.send("waits").unwrap();
+        async move {
+            timer.await;
+            Ok(Receipt::default())
+        }
+    };
+    let scheduler = scheduler(&clock, vec![Pool::new("p", broadcaster).threads(1)]);
+    scheduler.schedule(Post::new("p", "blocks")).wait().unwrap();
+    assert_eq!(heard.recv(), Ok("called"));
+    scheduler.shutdown(millis(0)).wait().unwrap();
+    gate.open();
+    assert_eq!(heard.recv(), Ok("waits"));
+}
+
+#[test]
+fn what_waits_is_stopped_with_its_scheduler_although_another_call_blocks() {
+    let clock = ManualClock::at(at(START));
+    let gate = Gate::default();
+    let (held, (said, heard), (alive, dropped)) = (gate.clone(), mpsc::channel(), mpsc::channel::<()>());
+    let alive = Mutex::new(Some(alive));
+    let broadcaster = move |delivery: Delivery| {
+        let alive = (delivery.payload() == b"waits").then(|| alive.lock().unwrap().take());
+        said.send(()).unwrap();
+        if alive.is_none() {
+            held.block();
+        }
+        async move {
+            let _alive = alive;
+            std::future::pending().await
+        }
+    };
+    let scheduler = scheduler(&clock, vec![Pool::new("p", broadcaster).threads(2)]);
+    scheduler.schedule_all(["blocks", "waits"].map(|what| Post::new("p", what))).wait().unwrap();
+    assert_eq!([heard.recv(), heard.recv()], [Ok(()); 2]);
+    scheduler.shutdown(millis(0)).wait().unwrap();
+    assert!(dropped.recv().is_err());
+    gate.open();
 }

@@ -3,7 +3,7 @@
 use super::tests::{Rig, given};
 use super::*;
 use crate::id::State;
-use crate::post::{Body, BroadcastError, Ending, Misfire, Post, Receipt, Resolution};
+use crate::post::{Body, BroadcastError, Ending, Misfire, Post, PostRef, Receipt, Resolution};
 use crate::queue::Order;
 use crate::reply::Reply;
 
@@ -510,5 +510,46 @@ fn whoever_waits_for_a_queue_is_told_that_the_store_stalls() {
     }
     for reply in replies {
         assert!(matches!(given(reply).unwrap(), Err(Error::StoreStalled { .. })));
+    }
+}
+
+#[test]
+fn changes_to_a_post_that_leaves_its_queue_are_made_in_the_order_in_which_they_were_asked_for() {
+    // Far ahead, and so near that it is in memory afterwards.
+    let cases = [50_000_000, 30_000].into_iter().flat_map(|ahead| (0..32_u32).map(move |by_key| (ahead, by_key)));
+    for (ahead, by_key) in cases {
+        for answers in 0..64 {
+            let mut rig = Rig::new();
+            drop(order(&mut rig, Order::Slots(Box::new(SLOTS.parse().unwrap()))));
+            rig.work();
+            let (promise, reply) = Promise::new();
+            let post = Post::new("p", "x").profile("a").key("k");
+            let posts = vec![NewPost { body: Body::encode(&post), ..new("x") }];
+            let promise = SchedulePromise::All(promise);
+            queue(&mut rig, QueueWish::Enqueue { at: None, posts, known: Vec::new(), promise });
+            rig.work();
+            let id = given(reply).unwrap().unwrap()[0];
+            let dues = [1, 2, 3, 4].map(|n| rig.now.wall.after(Duration::from_millis(ahead + n)));
+            let mut replies = Vec::new();
+            for (n, due) in dues.into_iter().enumerate() {
+                let post = if by_key & 1 << n > 0 { PostRef::from("k") } else { id.into() };
+                replies.push(rig.ask(|promise| Command::Change { post, wish: Wish::Reschedule(due), promise }));
+                // The store has answered as often as that before the next one, in base four.
+                for _ in 0..answers >> (2 * n) & 3 {
+                    rig.answer_one();
+                }
+                // The queue has something else to do in between.
+                if n == 0 && by_key & 16 > 0 {
+                    drop(order(&mut rig, Order::Pause(true)));
+                }
+            }
+            rig.work();
+            assert!(replies.into_iter().all(|reply| given(reply).unwrap().is_ok()));
+            assert_eq!(
+                rig.status(id).unwrap().due(),
+                dues[3].to_datetime(),
+                "by key {by_key:b}, {answers} answers, {ahead} ms"
+            );
+        }
     }
 }

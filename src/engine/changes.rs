@@ -1,8 +1,11 @@
 //! Changes to posts that the host asks for: each wins against the firing of the post or loses, and the answer says
 //! which.
 
+use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
+
 use crate::error::{Error, Result};
-use crate::id::{PostId, State};
+use crate::id::{PostId, Seq, State};
 use crate::marks::{self, Mark};
 use crate::post::{Doubt, Event, Name, Outcome, PostRef, Record, Shelf, Stored};
 use crate::reply::Promise;
@@ -21,7 +24,63 @@ pub struct Mutation {
     pub wish: Wish,
     /// The revision that the post must have.
     pub expected: Option<u32>,
+    pub turn: Turn,
     pub promise: Promise<()>,
+}
+
+/// When it is the turn of a change whose post the store is looking for.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Turn {
+    /// It has waited for the queue of its post, which the post has left: whatever else is being looked for was asked for
+    /// later.
+    First,
+    /// It was found while one waited whose turn is first: behind that one.
+    Next,
+    /// As it was asked for.
+    Last,
+}
+
+/// Changes whose posts the store is looking for. What comes after one must not overtake it.
+#[derive(Debug, Default)]
+pub struct SoughtChanges {
+    /// How many of them there are for which post; without a number: for posts that are named by key.
+    posts: BTreeMap<Option<Seq>, u32>,
+    /// How many of them come before others.
+    waiting: BTreeMap<Option<Seq>, u32>,
+}
+
+impl SoughtChanges {
+    pub fn begin(&mut self, post: Option<Seq>, turn: Turn) {
+        *self.posts.entry(post).or_default() += 1;
+        if turn != Turn::Last {
+            *self.waiting.entry(post).or_default() += 1;
+        }
+    }
+
+    pub fn end(&mut self, post: Option<Seq>, turn: Turn) {
+        let one_less = |counts: &mut BTreeMap<_, u32>| {
+            if let Entry::Occupied(mut count) = counts.entry(post) {
+                *count.get_mut() -= 1;
+                if *count.get() == 0 {
+                    count.remove();
+                }
+            }
+        };
+        one_less(&mut self.posts);
+        if turn != Turn::Last {
+            one_less(&mut self.waiting);
+        }
+    }
+
+    /// Whether one of them may be for this post.
+    fn may_change(&self, post: Seq) -> bool {
+        [None, Some(post)].iter().any(|sought| self.posts.contains_key(sought))
+    }
+
+    /// Whether one of them is for this post and comes before others.
+    pub fn has_waiting(&self, post: Seq) -> bool {
+        self.waiting.contains_key(&Some(post))
+    }
 }
 
 impl Mutation {
@@ -42,7 +101,7 @@ impl Mutation {
 impl Engine {
     /// Finds the post in memory, or has the store look for it.
     pub(super) fn seek_mutation(&mut self, post: PostRef, wish: Wish, promise: Promise<()>) {
-        let mutation = Mutation { wish, expected: post.revision, promise };
+        let mutation = Mutation { wish, expected: post.revision, turn: Turn::Last, promise };
         match self.resident(&post) {
             Err(error) => mutation.refuse(error),
             Ok(Some(slot)) => self.mutate(slot, mutation),
@@ -50,12 +109,24 @@ impl Engine {
         }
     }
 
-    /// Where the post is in memory. One that is named by key is always looked for in the store first.
+    /// The post has left its queue while a change waited for that.
+    pub(super) fn resume_mutation(&mut self, post: Seq, wish: Wish, promise: Promise<()>) {
+        let mutation = Mutation { wish, expected: None, turn: Turn::First, promise };
+        match self.slot(post).filter(|_| !self.sought_changes.has_waiting(post)) {
+            Some(slot) => self.mutate(slot, mutation),
+            None => {
+                let post = PostRef::from(self.id(post));
+                self.search(post.clone(), Search::Mutate(post, mutation));
+            }
+        }
+    }
+
+    /// Where the post is in memory. One that is named by key is always looked for in the store first, and so is one to which
+    /// a change may be under way that way: what comes after it must not overtake it.
     pub(super) fn resident(&self, post: &PostRef) -> Result<Option<u32>> {
         match &post.name {
             Name::Id(id) if id.store() != self.settings.store => Err(Error::ForeignId { id: *id }),
-            // A change by key is looked for in the store: what comes after it must not overtake it.
-            Name::Id(_) if self.keyed_changes > 0 => Ok(None),
+            Name::Id(id) if self.sought_changes.may_change(id.seq()) => Ok(None),
             Name::Id(id) => Ok(self.slot(id.seq())),
             Name::Key(_) => Ok(None),
         }
@@ -85,10 +156,12 @@ impl Engine {
         if let Some(expected) = mutation.expected.filter(|expected| *expected != record.revision) {
             return mutation.refuse(Error::Changed { id, expected, revision: record.revision });
         }
-        let Mutation { wish, promise, .. } = mutation;
+        let Mutation { wish, turn, promise, .. } = mutation;
         let is_plain = record.doubt == Doubt::None && record.attempts == 0;
         let is_moved = matches!(wish, Wish::Cancel | Wish::Reschedule(_) | Wish::PublishNow);
-        if is_plain && is_moved && self.is_queued(record) {
+        // Also where the post has left its queue, and earlier changes still wait for that.
+        let is_behind = turn != Turn::First && self.waits_for_queue(record);
+        if is_moved && (is_behind || is_plain && self.is_queued(record)) {
             let (post, record) = (record.seq, record.clone());
             let wish = match wish {
                 Wish::Cancel => QueueWish::Cancel { post, promise },

@@ -9,7 +9,7 @@ use crate::sabotage::{self, Switch};
 use crate::time::Now;
 
 use super::campaigns;
-use super::changes::Mutation;
+use super::changes::{Mutation, Turn};
 use super::commits::{Planned, Then};
 use super::lifecycle::Phase;
 use super::message::{Attempt, Command, Effect, NewPost, Request, SchedulePromise, Sought};
@@ -34,6 +34,8 @@ pub enum Search {
     },
     /// A broadcaster has answered whose delivery had been given up.
     Late(Attempt),
+    /// Whoever wanted to know it has been refused.
+    Forgotten,
     /// A post whose due is long past may have been scheduled before, with the key it has.
     Schedule {
         unit: Unit,
@@ -57,8 +59,13 @@ impl Search {
             Self::Get(promise) => promise.fulfil(Err(error.clone())),
             Self::Outcome(_, promise) => promise.fulfil(Err(error.clone())),
             Self::Schedule { unit, .. } => unit.promise.fulfil(Err(error.clone())),
-            Self::Queue { .. } | Self::Series { .. } | Self::Late(_) => {}
+            Self::Queue { .. } | Self::Series { .. } | Self::Late(_) | Self::Forgotten => {}
         }
+    }
+
+    /// Whether the host waits for it.
+    fn is_hosts(&self) -> bool {
+        matches!(self, Self::Mutate(..) | Self::Get(_) | Self::Outcome(..) | Self::Schedule { .. })
     }
 }
 
@@ -112,7 +119,7 @@ impl Engine {
 
     /// What is answered while the store does not answer.
     fn stall(&self) -> Option<Error> {
-        let since = self.commits.working_since().filter(|_| self.stalled)?;
+        let since = self.store_watch.working_since().filter(|_| self.stalled)?;
         Some(Error::StoreStalled { stalled: self.now.machine.saturating_sub(since) })
     }
 
@@ -223,8 +230,8 @@ impl Engine {
     }
 
     pub(super) fn search(&mut self, post: PostRef, search: Search) {
-        if is_keyed_change(&search) {
-            self.keyed_changes += 1;
+        if let Search::Mutate(post, mutation) = &search {
+            self.sought_changes.begin(post.seq(), mutation.turn);
         }
         let sought = match post.name {
             Name::Id(id) => Sought::Seq(id.seq()),
@@ -234,12 +241,28 @@ impl Engine {
         self.effects.push_back(Effect::Ask(Request::Find { token, sought }));
     }
 
+    fn end_search(&mut self, search: &Search) {
+        if let Search::Mutate(post, mutation) = search {
+            self.sought_changes.end(post.seq(), mutation.turn);
+        }
+    }
+
+    /// Answers everyone for whom the store is looking for something, and everyone who waits until nothing is to be done.
+    pub(super) fn refuse_searches(&mut self, error: &Error) {
+        let hosts = self.searches.iter_mut().map(|(_, search)| search).filter(|search| search.is_hosts());
+        // Their answers may come all the same: nobody else gets their places until then.
+        let hosts: Vec<Search> = hosts.map(|search| std::mem::replace(search, Search::Forgotten)).collect();
+        for search in hosts {
+            self.end_search(&search);
+            search.refuse(error);
+        }
+        self.settling.drain(..).for_each(|promise| promise.fulfil(Err(error.clone())));
+    }
+
     /// The store has looked.
     pub(super) fn handle_found(&mut self, token: usize, found: Result<Option<Found>, StoreError>) {
         let Some(search) = self.searches.try_remove(token) else { return };
-        if is_keyed_change(&search) {
-            self.keyed_changes -= 1;
-        }
+        self.end_search(&search);
         let found = match found {
             Ok(found) => found,
             Err(error) => {
@@ -247,7 +270,17 @@ impl Engine {
                 return self.fail(error);
             }
         };
-        let slot = found.as_ref().and_then(|found| self.slot(found.record().seq));
+        let seq = found.as_ref().map(|found| found.record().seq);
+        let slot = seq.and_then(|seq| self.slot(seq));
+        if let (Search::Mutate(_, mutation), Some(seq)) = (&search, seq)
+            && mutation.turn == Turn::Last
+            && self.sought_changes.has_waiting(seq)
+        {
+            // What was asked for earlier comes first; what was asked for later comes behind both.
+            let Search::Mutate(_, mutation) = search else { return };
+            let post = PostRef::from(self.id(seq));
+            return self.search(post.clone(), Search::Mutate(post, Mutation { turn: Turn::Next, ..mutation }));
+        }
         match (search, slot, found) {
             (Search::Queue { place, profile, post }, _, found) => self.queue_found(place, &profile, post, found),
             (Search::Series { key, post }, _, found) => self.occurrence_found(&key, post, found),
@@ -272,6 +305,7 @@ impl Engine {
                 }
             }
             (Search::Late(_), None, _) => marks::reach(Mark::LateGone),
+            (Search::Forgotten, ..) => {}
             (Search::Get(promise), Some(slot), _) => promise.fulfil(Ok(self.status(slot))),
             (Search::Get(promise), None, found) => promise.fulfil(Ok(found.map(|found| self.status_of(found)))),
             (Search::Outcome(post, promise), None, None) => {
@@ -390,11 +424,6 @@ fn is_dead(record: &Record) -> bool {
 /// What came of a dead letter.
 fn failed(record: &Record) -> Outcome {
     Outcome::Failed { reason: record.notes.reason().unwrap_or_default().to_owned() }
-}
-
-/// Whether this is a change to a post that is named by key.
-fn is_keyed_change(search: &Search) -> bool {
-    matches!(search, Search::Mutate(PostRef { name: Name::Key(_), .. }, _))
 }
 
 /// The final state that an outcome means.

@@ -132,7 +132,6 @@ impl Batch {
 /// A commit that the store works on.
 #[derive(Debug)]
 struct Sent {
-    since: Duration,
     then: Vec<Then>,
     bytes: usize,
 }
@@ -187,12 +186,12 @@ impl Commits {
     }
 
     /// The next commit to hand to the store, if it has not got enough to do.
-    pub fn send(&mut self, now: Duration) -> Option<(Vec<Change>, Tallies)> {
+    pub fn send(&mut self) -> Option<(Vec<Change>, Tallies)> {
         if self.sent.len() >= limits::COMMITS_IN_FLIGHT {
             return None;
         }
         let Batch { changes, then, tallies, bytes } = self.next()?;
-        self.sent.push_back(Sent { since: now, then, bytes });
+        self.sent.push_back(Sent { then, bytes });
         Some((changes, tallies))
     }
 
@@ -212,20 +211,11 @@ impl Commits {
         if self.new_was_last { self.new.pop_front() } else { self.changes.pop_front() }
     }
 
-    /// The oldest commit sent has come back: what follows from it. The next one has had the store for itself
-    /// only from now on.
-    pub fn received(&mut self, now: Duration) -> Vec<Then> {
+    /// The oldest commit sent has come back: what follows from it.
+    pub fn received(&mut self) -> Vec<Then> {
         let Some(sent) = self.sent.pop_front() else { return Vec::new() };
         self.bytes -= sent.bytes;
-        if let Some(next) = self.sent.front_mut() {
-            next.since = now;
-        }
         sent.then
-    }
-
-    /// Since when the store has been working on the oldest commit.
-    pub fn working_since(&self) -> Option<Duration> {
-        self.sent.front().map(|sent| sent.since)
     }
 
     /// Whether nothing is gathered or sent.
@@ -265,12 +255,12 @@ mod tests {
         }
         let mut seen = Vec::new();
         while !commits.is_empty() {
-            while let Some((changes, _)) = commits.send(Duration::ZERO) {
+            while let Some((changes, _)) = commits.send() {
                 assert!(changes.len() <= limits::COMMIT_CHANGES);
                 seen.extend(changes);
             }
             assert!(commits.sent.len() <= limits::COMMITS_IN_FLIGHT);
-            commits.received(Duration::ZERO);
+            commits.received();
         }
         assert_eq!(seen, all);
         assert_eq!(commits.bytes, 0);
@@ -287,9 +277,9 @@ mod tests {
             commits.end_unit();
             commits.add(change(7), None, 1);
             let mut sent = Vec::new();
-            while let Some((changes, _)) = commits.send(Duration::ZERO) {
+            while let Some((changes, _)) = commits.send() {
                 sent.push(changes);
-                commits.received(Duration::ZERO);
+                commits.received();
             }
             assert!(sent.iter().any(|changes| changes.ends_with(&unit)), "{before} before: {}", sent.len());
             assert_eq!(sent.last().map(Vec::len), Some(1), "what follows is in another one");
@@ -303,9 +293,9 @@ mod tests {
             commits.add(change(seq), None, 1);
             commits.tally("c", |tally| tally.delivered += 1);
         }
-        while let Some((changes, tallies)) = commits.send(Duration::ZERO) {
+        while let Some((changes, tallies)) = commits.send() {
             assert_eq!(tallies["c"].delivered, changes.len() as i64);
-            commits.received(Duration::ZERO);
+            commits.received();
         }
         assert!(commits.is_empty());
     }

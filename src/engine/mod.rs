@@ -26,6 +26,7 @@ mod series;
 mod settle;
 mod shelves;
 mod site;
+mod watch;
 mod window;
 mod zones;
 
@@ -60,6 +61,7 @@ use crate::sabotage::{self, Switch};
 use crate::time::{Now, Timestamp, Wake};
 use crate::wheel::{Handle, Wheel};
 
+use changes::SoughtChanges;
 use commands::Search;
 use commits::{Commits, Then};
 use lifecycle::{Happening, Phase};
@@ -69,6 +71,7 @@ pub use queues::QueueWish;
 pub use series::SeriesWish;
 use shelves::Listing;
 use site::{Hold, Site};
+use watch::Watch;
 
 /// How the engine is set up; checked by the builder.
 #[derive(Clone, Debug)]
@@ -184,9 +187,11 @@ pub struct Engine {
     /// Posts, by slot and number, that are to be looked at anew.
     woken: Vec<(u32, Seq)>,
     commits: Commits,
+    /// Whether the store answers.
+    store_watch: Watch,
     searches: Slab<Search>,
-    /// How many of them are changes to posts that are named by key.
-    keyed_changes: usize,
+    /// Those of them that are changes.
+    sought_changes: SoughtChanges,
     listings: Slab<Listing>,
     waiters: SeqMap<Vec<Promise<Outcome>>>,
     /// Parts that were published, as late answers have said of posts that are being called again for them: that call has to
@@ -255,8 +260,9 @@ impl Engine {
             agenda: BTreeSet::new(),
             woken: Vec::new(),
             commits: Commits::default(),
+            store_watch: Watch::default(),
             searches: Slab::new(),
-            keyed_changes: 0,
+            sought_changes: SoughtChanges::default(),
             listings: Slab::new(),
             waiters: SeqMap::default(),
             late_receipts: SeqMap::default(),
@@ -323,6 +329,14 @@ impl Engine {
 
     /// The next thing to do.
     pub fn poll_effect(&mut self) -> Option<Effect> {
+        let effect = self.next_effect();
+        if let Some(Effect::Ask(_)) = &effect {
+            self.store_watch.asked(self.now.machine);
+        }
+        effect
+    }
+
+    fn next_effect(&mut self) -> Option<Effect> {
         // Deliveries first: whatever is asked of a shard is asked after them.
         if let Some(shard) = self.outgoing.iter().position(|deliveries| !deliveries.is_empty()) {
             let deliveries = std::mem::take(self.outgoing.get_mut(shard)?);
@@ -333,7 +347,7 @@ impl Engine {
             return Some(effect);
         }
         if self.failed.is_none()
-            && let Some((mut changes, tallies)) = self.commits.send(self.now.machine)
+            && let Some((mut changes, tallies)) = self.commits.send()
         {
             changes.extend(self.campaigns.count(tallies));
             return Some(Effect::Ask(Request::Commit { now: self.now.wall, changes }));
@@ -360,7 +374,7 @@ impl Engine {
                 (_, None) => None,
             },
         };
-        let stall = self.commits.working_since().filter(|_| !self.stalled).map(|since| {
+        let stall = self.store_watch.working_since().filter(|_| !self.stalled).map(|since| {
             let stalled = self.now.machine.saturating_sub(since);
             self.now.mono + self.settings.stall_after.saturating_sub(stalled)
         });
@@ -734,14 +748,15 @@ impl Engine {
         }
     }
 
-    /// Notices a commit that does not come back, and asks for housekeeping when there is time for it.
+    /// Notices a store that does not answer, and asks for housekeeping when there is time for it.
     fn watch_store(&mut self) {
-        let working = self.commits.working_since().map(|since| self.now.machine.saturating_sub(since));
+        let working = self.store_watch.working_since().map(|since| self.now.machine.saturating_sub(since));
         if let Some(stalled) = working.filter(|stalled| !self.stalled && *stalled >= self.settings.stall_after) {
             marks::reach(Mark::Stalled);
             self.stalled = true;
             self.emit(|| Event::StoreStalled { stalled });
             self.refuse_pending(&Error::StoreStalled { stalled });
+            self.refuse_searches(&Error::StoreStalled { stalled });
         }
         if let Tidy::At(at) = self.tidy
             && self.now.mono >= if self.commits.is_empty() { at } else { at + TIDY_AT_LAST }
@@ -879,7 +894,8 @@ impl Engine {
         let Some(closing) = self.closing.as_mut().filter(|closing| !closing.stopped) else { return };
         let flying = self.posts.iter().any(|(_, post)| post.phase == Phase::InFlight);
         let hangs = self.stalled && self.now.mono >= closing.deadline;
-        let flushed = self.commits.is_empty() || self.failed.is_some() || hangs;
+        let is_idle = self.commits.is_empty() && self.store_watch.working_since().is_none();
+        let flushed = is_idle || self.failed.is_some() || hangs;
         let waited = self.now.mono >= closing.deadline || self.failed.is_some();
         // Past the deadline what is in flight is left behind: its claim is durable, the next start knows it.
         if flushed && (waited || !flying) {

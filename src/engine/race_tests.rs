@@ -1,8 +1,9 @@
+use super::message::Wish;
 use super::tests::{Rig, given};
 use super::*;
 use crate::gate::Rules;
 use crate::id::State;
-use crate::post::{BroadcastError, Ending, Post, Prepared, Receipt, Reconciled, Shelf};
+use crate::post::{BroadcastError, Ending, Post, PostRef, Prepared, Receipt, Reconciled, Shelf};
 use crate::quota::RateLimit;
 
 fn attempt(delivery: &Delivery, called: bool, ending: Ending) -> Attempt {
@@ -438,5 +439,31 @@ fn a_post_in_order_that_comes_after_the_clock_stepped_back_is_not_overtaken_by_o
         assert_eq!(delivery.id(), id);
         rig.answer(&delivery, Ok("sent"));
         rig.work();
+    }
+}
+
+#[test]
+fn changes_are_made_in_the_order_in_which_they_were_asked_for_wherever_the_post_is_meanwhile() {
+    let far = 50_000_000;
+    for first in ["k", "its id"] {
+        for answers in 0..4 {
+            let mut rig = Rig::new();
+            let id = rig.stored(far, &Post::new("p", "x").key("k"));
+            let post = if first == "k" { PostRef::from("k") } else { id.into() };
+            let dues = [1, 2, 3].map(|n| rig.now.wall.after(Duration::from_millis(far as u64 + n)));
+            let wish = Wish::Reschedule(dues[0]);
+            let first = rig.ask(|promise| Command::Change { post, wish, promise });
+            let second = rig.wish(id, Wish::Reschedule(dues[1]));
+            // The store has found the post for the first, and not yet for the second.
+            for _ in 0..answers {
+                rig.answer_one();
+            }
+            let third = rig.wish(id, Wish::Reschedule(dues[2]));
+            let status = rig.ask(|promise| Command::Get { post: id.into(), promise });
+            rig.work();
+            assert!([first, second, third].into_iter().all(|reply| given(reply).unwrap().is_ok()));
+            let due = given(status).unwrap().unwrap().unwrap().due();
+            assert_eq!([due, rig.status(id).unwrap().due()], [dues[2].to_datetime(); 2], "after {answers} answers");
+        }
     }
 }

@@ -262,13 +262,19 @@ impl Engine {
     /// The committer has answered.
     pub fn handle_answer(&mut self, now: Now, answer: Answer) {
         self.observe(now);
+        self.store_watch.answered(now.machine);
         if self.failed.is_some() {
             return;
         }
+        if self.stalled {
+            marks::reach(Mark::Resumed);
+            self.stalled = false;
+            self.emit(|| Event::StoreResumed);
+        }
         match answer {
-            Answer::Committed(Ok(verdicts)) => self.handle_committed(now, verdicts),
+            Answer::Committed(Ok(verdicts)) => self.handle_committed(verdicts),
             Answer::Committed(Err(_)) if sabotage::is(Switch::FailedCommitCounts) => {
-                self.handle_committed(now, Vec::new());
+                self.handle_committed(Vec::new());
             }
             Answer::Committed(Err(error)) | Answer::Tidied(Err(error)) => self.fail(error),
             Answer::Loaded { place, page } => self.handle_page(place, page),
@@ -280,14 +286,9 @@ impl Engine {
         }
     }
 
-    fn handle_committed(&mut self, now: Now, verdicts: Vec<Verdict>) {
-        if self.stalled {
-            marks::reach(Mark::Resumed);
-            self.stalled = false;
-            self.emit(|| Event::StoreResumed);
-        }
+    fn handle_committed(&mut self, verdicts: Vec<Verdict>) {
         let mut verdicts = verdicts.into_iter();
-        for then in self.commits.received(now.machine) {
+        for then in self.commits.received() {
             match then {
                 Then::Scheduled { posts, known, campaign, promise } => match verdicts.next() {
                     Some(verdict) => self.scheduled(posts, known, verdict, campaign, promise),

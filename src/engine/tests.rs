@@ -361,6 +361,28 @@ fn a_stalled_commit_refuses_posts_and_claims_nothing_more_until_it_is_back() {
 }
 
 #[test]
+fn a_store_that_hangs_while_it_is_asked_keeps_nobody_waiting() {
+    let mut rig = Rig::new();
+    let id = rig.stored(50_000_000, &Post::new("p", "x"));
+    let get = rig.ask(|promise| Command::Get { post: id.into(), promise });
+    let cancel = rig.cancel(id);
+    let settle = rig.ask(|promise| Command::Settle { promise });
+    rig.pass(STALL.as_millis() as u64 - 1);
+    rig.pass(1);
+    assert!(matches!(given(get), Some(Err(Error::StoreStalled { .. }))));
+    assert!(matches!(given(cancel), Some(Err(Error::StoreStalled { .. }))));
+    assert!(matches!(given(settle), Some(Err(Error::StoreStalled { .. }))));
+    // The answers that come after all belong to nobody, and what was refused is not done.
+    rig.work();
+    assert_eq!(rig.status(id).unwrap().state(), crate::id::State::Scheduled);
+    drop(rig.ask(|promise| Command::Get { post: id.into(), promise }));
+    drop(rig.ask(|promise| Command::Shutdown { grace: Duration::ZERO, promise }));
+    assert!(!rig.stopped, "the store has still to answer");
+    rig.pass(STALL.as_millis() as u64);
+    assert!(rig.stopped);
+}
+
+#[test]
 fn a_store_that_fails_ends_everything_with_a_reason() {
     let mut rig = Rig::new();
     let claimed = rig.schedule(1_000);

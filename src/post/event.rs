@@ -186,12 +186,12 @@ pub enum Event {
         /// Positive: forward.
         by_micros: i64,
     },
-    /// A commit has not come back for this long: nothing more is claimed until it does.
+    /// The store has not answered for this long: nothing more is claimed until it does.
     StoreStalled {
         /// How long.
         stalled: Duration,
     },
-    /// The stalled commit came back.
+    /// The store has answered again.
     StoreResumed,
     /// The store failed for good; nothing more is sent. Open it anew.
     StoreFailed {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use chrono::{DateTime, Utc};
 
-use crate::id::{PostId, State};
+use crate::id::{PostId, Seq, State};
 
 use super::{Doubt, Outcome, Receipt, Record};
 
@@ -147,6 +147,14 @@ impl PostRef {
     pub fn at_revision(mut self, revision: u32) -> Self {
         self.revision = Some(revision);
         self
+    }
+
+    /// Its number, unless it is named by key.
+    pub(crate) fn seq(&self) -> Option<Seq> {
+        match &self.name {
+            Name::Id(id) => Some(id.seq()),
+            Name::Key(_) => None,
+        }
     }
 }
 

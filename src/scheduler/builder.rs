@@ -2,10 +2,11 @@
 
 use std::collections::{HashMap, HashSet};
 use std::fmt;
-use std::io;
 use std::sync::Arc;
 use std::time::Duration;
+use std::{io, thread};
 
+use crossbeam_channel::RecvTimeoutError;
 use tokio::sync::broadcast;
 
 use super::{Scheduler, Shared};
@@ -13,7 +14,7 @@ use crate::clock::{Bell, Clock, SystemClock};
 use crate::committer::Committer;
 use crate::driver::{DeskEnd, Driver, Threads};
 use crate::engine::{Engine, PoolSettings, PrepareSettings, Settings};
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, StoreError};
 use crate::gate::{Gate, Rules};
 use crate::inbox::inbox;
 use crate::limits;
@@ -127,7 +128,7 @@ impl Builder {
         self
     }
 
-    /// After how long a commit that has not come back stalls the scheduler, 100 ms to 10 minutes. Default: 10 s.
+    /// After how long a store that has not answered stalls the scheduler, 100 ms to 10 minutes. Default: 10 s.
     pub fn stall_after(mut self, after: Duration) -> Self {
         self.stall_after = after;
         self
@@ -156,7 +157,8 @@ impl Builder {
     /// # Errors
     /// [`Error::NoPools`], [`Error::DuplicatePool`], [`Error::InvalidName`] and [`Error::InvalidSetting`] for the
     /// settings; [`Error::MissingPool`] if the store holds posts for a pool that was not given;
-    /// [`Error::Store`] if the store cannot be used; [`Error::Thread`]. [`Error::NoStore`] if there is none.
+    /// [`Error::Store`] if the store cannot be used; [`Error::StoreStalled`] if it does not answer within
+    /// [`stall_after`](Self::stall_after); [`Error::Thread`]. [`Error::NoStore`] if there is none.
     pub fn start(self) -> Result<Scheduler> {
         let clock = Arc::clone(&self.clock);
         let crew = |pool: &Pool, threads| {
@@ -179,9 +181,9 @@ impl Builder {
     ) -> Result<(Scheduler, Loops)> {
         self.check()?;
         let Self { store, clock, pools, .. } = self;
-        let mut store = store.ok_or(Error::NoStore)?;
+        let store = store.ok_or(Error::NoStore)?;
         let names: Vec<String> = pools.iter().map(|pool| pool.name.to_string()).collect();
-        let ids = store.pools(&names)?;
+        let (mut store, ids) = ask_within(self.stall_after, store, move |store| store.pools(&names))?;
         if let Some(pool) = store.orphan(&ids)? {
             return Err(Error::MissingPool { pool });
         }
@@ -338,6 +340,28 @@ impl Builder {
     }
 }
 
+/// What the store answers. One that hangs keeps nobody waiting: it is left to a thread.
+fn ask_within<S: Send + 'static, T: Send + 'static>(
+    patience: Duration,
+    mut store: S,
+    ask: impl FnOnce(&mut S) -> Result<T, StoreError> + Send + 'static,
+) -> Result<(S, T)> {
+    let (answers, answer) = crossbeam_channel::bounded(1);
+    let ask = move || {
+        // If nobody waits any more, the store is closed here.
+        let _ = match ask(&mut store) {
+            Ok(answer) => answers.send(Ok((store, answer))),
+            Err(error) => answers.send(Err(Error::Store(error))),
+        };
+    };
+    thread::Builder::new().name("punctual opening".to_owned()).spawn(ask).map_err(cannot_start)?;
+    match answer.recv_timeout(patience) {
+        Ok(answer) => answer,
+        Err(RecvTimeoutError::Timeout) => Err(Error::StoreStalled { stalled: patience }),
+        Err(RecvTimeoutError::Disconnected) => Err(Error::Store(StoreError::Poisoned)),
+    }
+}
+
 fn cannot_start(error: io::Error) -> Error {
     Error::Thread { source: Arc::new(error) }
 }
@@ -354,5 +378,21 @@ impl fmt::Debug for Builder {
             .field("dead_letter_retention", &self.dead_letter_retention)
             .field("stall_after", &self.stall_after)
             .finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_store_that_hangs_while_it_is_opened_keeps_nobody_waiting() {
+        let (release, held) = std::sync::mpsc::channel::<()>();
+        let hanging = ask_within(Duration::from_millis(10), held, |held| Ok(held.recv()));
+        assert!(matches!(hanging, Err(Error::StoreStalled { .. })));
+        drop(release);
+        assert!(matches!(ask_within(Duration::MAX, 1, |store| Ok(*store + 1)), Ok((1, 2))));
+        let failing = ask_within(Duration::MAX, (), |()| Err::<(), _>(StoreError::Poisoned));
+        assert!(matches!(failing, Err(Error::Store(StoreError::Poisoned))));
     }
 }

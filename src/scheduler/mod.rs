@@ -354,7 +354,7 @@ impl Scheduler {
     /// [`ManualClock`](crate::ManualClock). With a broadcaster that never answers, that takes until its timeout.
     ///
     /// # Errors
-    /// [`Error::Closed`] and [`Error::Store`].
+    /// [`Error::Closed`], [`Error::StoreStalled`] and [`Error::Store`].
     pub fn settle(&self) -> Reply<()> {
         self.send(|promise| Command::Settle { promise })
     }

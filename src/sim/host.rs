@@ -10,7 +10,7 @@ use chrono::{NaiveTime, Weekday};
 
 use crate::error::{Error, Result, StoreError};
 use crate::id::PostId;
-use crate::post::{Guarantee, Post, Priority, QueueStatus, Receipt, Resolution, Status};
+use crate::post::{Guarantee, Post, PostRef, Priority, QueueStatus, Receipt, Resolution, Status};
 use crate::quota::RateLimit;
 use crate::reply::Reply;
 use crate::schedule::PostingSlots;
@@ -115,6 +115,10 @@ pub struct Host {
     pub healing: [Healing; series::SERIES],
     /// Of a thousand batches, how many belong to a campaign.
     pub campaigns: u64,
+    /// How often it changes a post several times in a row, in thousandths of its changes.
+    pub bursts: u64,
+    /// The post that it is changing so, and how often still.
+    pub burst: Option<(usize, PostId, u64)>,
     pub open: Vec<Open>,
     /// Wishes that something stand still, or go on.
     stops: u64,
@@ -177,6 +181,8 @@ impl Host {
             released: BTreeSet::new(),
             series: 0,
             campaigns: 0,
+            bursts: 0,
+            burst: None,
             healing: [Healing::default(); series::SERIES],
             open: Vec::new(),
             stops: 0,
@@ -188,6 +194,11 @@ impl Host {
     }
 
     pub fn wish(&mut self, scheduler: &Scheduler) {
+        if let Some((post, id, left)) = self.burst.take() {
+            let wish = [Wish::Reschedule, Wish::Edit, Wish::Ask][self.dice.below(3) as usize];
+            self.burst = (left > 1).then(|| (post, id, left - 1));
+            return self.change(scheduler, wish, post, id);
+        }
         if self.queues > 0 && self.dice.falls(self.queues) {
             return self.enqueue(scheduler);
         }
@@ -218,6 +229,9 @@ impl Host {
             Wish::Again => self.schedule_again(scheduler),
             Wish::Cancel | Wish::Reschedule | Wish::Edit | Wish::PublishNow | Wish::Ask => {
                 if let Some((post, id)) = self.recent() {
+                    if self.bursts > 0 && self.dice.falls(self.bursts) {
+                        self.burst = Some((post, id, 1 + self.dice.below(6)));
+                    }
                     self.change(scheduler, wish, post, id);
                 }
             }
@@ -357,28 +371,31 @@ impl Host {
     }
 
     fn change(&mut self, scheduler: &Scheduler, wish: Wish, post: usize, id: PostId) {
+        let key = self.scene.look().oracle.given(post).and_then(|given| given.key.clone());
+        let key = key.filter(|_| self.bursts > 0 && self.dice.falls(500));
+        let name = key.map_or(PostRef::from(id), PostRef::from);
         let (change, reply) = match wish {
             Wish::Cancel => {
                 self.scene.look().oracle.ask_resolution(post, true, false);
-                (Change::Cancelled, scheduler.cancel(id))
+                (Change::Cancelled, scheduler.cancel(name))
             }
             Wish::Reschedule => {
                 let due = self.due();
                 self.scene.look().oracle.ask_due(post, due);
-                (Change::Due(due), scheduler.reschedule(id, due.to_datetime()))
+                (Change::Due(due), scheduler.reschedule(name, due.to_datetime()))
             }
             Wish::PublishNow => {
                 self.scene.look().oracle.ask_due(post, Timestamp::MIN);
-                (Change::Due(Timestamp::MIN), scheduler.publish_now(id))
+                (Change::Due(Timestamp::MIN), scheduler.publish_now(name))
             }
             Wish::Edit => {
                 let parts = self.scene.look().oracle.given(post).map_or(1, |given| given.parts);
                 let part = self.dice.below(parts as u64) as usize;
                 let revision = self.scene.look().oracle.ask_edit(post, part);
                 let payload = Content { post, part, revision }.write();
-                (Change::Edited { part, revision }, scheduler.edit_part(id, part, payload))
+                (Change::Edited { part, revision }, scheduler.edit_part(name, part, payload))
             }
-            _ => return self.open.push(Open::Asked { post, reply: scheduler.get(id) }),
+            _ => return self.open.push(Open::Asked { post, reply: scheduler.get(name) }),
         };
         self.open.push(Open::Changed { post, change, reply });
     }

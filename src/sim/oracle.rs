@@ -28,6 +28,8 @@ const TRUE: &str = "outcomes are true";
 const KEYS: &str = "one key, one post";
 /// What is called is what was said last.
 const CONTENT: &str = "what was changed holds";
+/// Changes are made in the order in which they were asked for.
+const IN_TURN: &str = "changes are made in turn";
 /// What asks for order goes out in order, and never beside another.
 const ORDER: &str = "order is kept";
 /// The parts of a thread go out one after the other, with the receipts of those before.
@@ -125,12 +127,15 @@ impl<T: Copy + PartialEq> Said<T> {
         self.open.push(value);
     }
 
-    /// It was done. What was asked for before it does not hold any more: wishes are carried out in their order.
-    fn done(&mut self, value: T) {
-        if let Some(place) = self.open.iter().position(|open| *open == value) {
+    /// It was done. What was asked for before it does not hold any more: wishes are carried out in their order. False if they
+    /// were not.
+    fn done(&mut self, value: T) -> bool {
+        let place = self.open.iter().position(|open| *open == value);
+        if let Some(place) = place {
             self.open.drain(..=place);
         }
         self.held = value;
+        place.is_some()
     }
 
     fn iter(&self) -> impl Iterator<Item = T> {
@@ -300,7 +305,8 @@ impl Oracle {
     }
 
     pub fn moved(&mut self, post: usize, due: Timestamp) {
-        self.posts[post].due.done(due);
+        let is_in_turn = self.posts[post].due.done(due);
+        self.check(IN_TURN, is_in_turn, || format!("post {post} is moved to {due:?} after what was asked for later"));
     }
 
     /// The host asks for other content; which revision it is.
@@ -312,7 +318,9 @@ impl Oracle {
     }
 
     pub fn edited(&mut self, post: usize, part: usize, revision: u32) {
-        self.posts[post].revisions[part].done(revision);
+        let is_in_turn = self.posts[post].revisions[part].done(revision);
+        let how = || format!("part {part} of post {post} has revision {revision} after a later one");
+        self.check(IN_TURN, is_in_turn, how);
     }
 
     pub fn ask_checkpoint(&mut self, post: usize) -> [u8; 8] {

@@ -69,6 +69,7 @@ pub const CLASSES: &[&str] = &[
     "orders of queues",
     "series",
     "campaigns",
+    "bursts of changes",
 ];
 
 /// Draws what a world has.

@@ -174,6 +174,9 @@ impl Process {
 
     /// The tasks of the broadcasters go on.
     fn poll(&self) {
+        if self.runtime.metrics().num_alive_tasks() == 0 {
+            return;
+        }
         self.runtime.block_on(async {
             for _ in 0..POLLS {
                 tokio::task::yield_now().await;

@@ -32,14 +32,22 @@ pub struct Setting {
     wants_all: bool,
     /// What the wall clock showed while this was asked for.
     begun: Span,
-    /// What it showed while it was asked to end, or to be another one.
-    ended: Option<Span>,
     /// The latest time that the clock had shown when it had ended.
-    over_at: Timestamp,
+    over_at: Option<Timestamp>,
     /// Everything before this is planned, if nothing has ended it.
     planned_until: Timestamp,
     /// Which post is which occurrence; none if the host has dropped it.
     posts: BTreeMap<Timestamp, Option<PostId>>,
+}
+
+/// A wish of the host's that what a series was end, whether another setting takes its place or nothing does.
+#[derive(Debug)]
+struct End {
+    series: usize,
+    /// Settings before this one are to end.
+    before: usize,
+    /// What the wall clock showed while this was asked for.
+    begun: Span,
 }
 
 /// What the wall clock showed at least and at most, until something was answered.
@@ -60,12 +68,19 @@ impl Span {
             (self.low, self.high) = (self.low.min(now), self.high.max(now));
         }
     }
+
+    /// It was answered.
+    fn end(&mut self, now: Timestamp) {
+        self.pass(now);
+        self.is_answered = true;
+    }
 }
 
 /// All settings that were ever wished.
 #[derive(Debug)]
 pub struct Settings {
     all: Vec<Setting>,
+    ends: Vec<End>,
     /// The latest time that the wall clock has shown: what it showed by mistake may have been claimed.
     latest: Timestamp,
 }
@@ -77,7 +92,7 @@ pub fn setting_of(post: usize) -> Option<usize> {
 
 impl Default for Settings {
     fn default() -> Self {
-        Self { all: Vec::new(), latest: Timestamp::MIN }
+        Self { all: Vec::new(), ends: Vec::new(), latest: Timestamp::MIN }
     }
 }
 
@@ -85,27 +100,29 @@ impl Settings {
     /// The wall clock shows this.
     pub fn pass(&mut self, now: Timestamp) {
         self.latest = self.latest.max(now);
-        for Setting { begun, ended, .. } in &mut self.all {
-            begun.pass(now);
-            ended.iter_mut().for_each(|ended| ended.pass(now));
-        }
+        self.all.iter_mut().for_each(|setting| setting.begun.pass(now));
+        self.ends.iter_mut().for_each(|end| end.begun.pass(now));
     }
 
-    /// Whatever the series is, it is to end; the setting that ends it, if it is one.
+    /// Whatever the series is, it is to end.
     fn ask_end(&mut self, series: usize, now: Timestamp) {
-        let all = self.all.iter_mut().filter(|setting| setting.series == series);
-        all.for_each(|setting| _ = setting.ended.get_or_insert(Span::new(now)));
+        self.ends.push(End { series, before: self.all.len(), begun: Span::new(now) });
     }
 
     /// Settings before this one have ended: it has taken their place, or nothing has.
     fn has_ended(&mut self, series: usize, before: usize, now: Timestamp) {
+        let ends = self.ends.iter_mut().filter(|end| end.series == series && end.before <= before);
+        ends.for_each(|end| end.begun.end(now));
         let earlier = self.all.iter_mut().take(before).filter(|setting| setting.series == series);
-        for setting in earlier {
-            if let Some(ended) = setting.ended.as_mut().filter(|ended| !ended.is_answered) {
-                ended.pass(now);
-                (ended.is_answered, setting.over_at) = (true, self.latest);
-            }
-        }
+        earlier.for_each(|setting| _ = setting.over_at.get_or_insert(self.latest));
+    }
+
+    /// What the clock showed while this setting was to end: the first time, and also later, when what of it is planned
+    /// ahead is called off by a clock that has stepped back since.
+    fn ends_of(&self, number: usize) -> impl Iterator<Item = Span> {
+        let series = self.all.get(number).map(|setting| setting.series);
+        let ends = self.ends.iter().filter(move |end| Some(end.series) == series && end.before > number);
+        ends.map(|end| end.begun)
     }
 
     /// What is late of a series may be called off.
@@ -116,7 +133,14 @@ impl Settings {
     /// The setting that holds now, if one does for sure.
     fn holding(&self, series: usize) -> Option<usize> {
         let last = self.all.iter().rposition(|setting| setting.series == series)?;
-        self.all.get(last).filter(|setting| setting.begun.is_answered && setting.ended.is_none()).map(|_| last)
+        let is_answered = self.all.get(last)?.begun.is_answered;
+        (is_answered && self.ends_of(last).next().is_none()).then_some(last)
+    }
+
+    /// The occurrences of a setting before this that nobody was called for.
+    fn missing(&self, number: usize, before: Timestamp) -> Vec<Timestamp> {
+        let ended = self.ends_of(number).map(|ended| ended.low).min().unwrap_or(Timestamp::MAX);
+        self.all.get(number).map(|setting| setting.missing(before.min(ended))).unwrap_or_default()
     }
 
     /// How many occurrences have been met.
@@ -128,8 +152,7 @@ impl Settings {
 impl Setting {
     /// The occurrences before this that nobody was called for.
     fn missing(&self, before: Timestamp) -> Vec<Timestamp> {
-        let ended = self.ended.map_or(Timestamp::MAX, |ended| ended.low);
-        let until = self.planned_until.min(ended).min(before);
+        let until = self.planned_until.min(before);
         let every = self.every_minutes as i64 * MINUTE;
         let first = (self.begun.high.micros().div_euclid(every) + 1) * every;
         let dues = (first..until.micros()).step_by(every as usize).map(Timestamp::from_micros);
@@ -155,7 +178,7 @@ impl Oracle {
         let first = *known.posts.entry(due).or_insert(Some(id));
         let is_one = first.is_none_or(|first| first == id);
         let is_on = due.micros() % (known.every_minutes as i64 * MINUTE) == 0;
-        let over = known.ended.filter(|ended| ended.is_answered).map(|_| known.over_at.after(CLAIMED));
+        let over = known.over_at.map(|over| over.after(CLAIMED));
         let is_over = over.is_some_and(|over| due > over);
         self.check(EARLY, now >= due, || format!("setting {setting} at {now:?}, due {due:?}"));
         self.check(OCCURRENCES, is_one, || format!("setting {setting}, {due:?}: {first:?} and {id}"));
@@ -166,7 +189,7 @@ impl Oracle {
     /// At the end: no occurrence was left out.
     pub fn check_occurrences(&mut self) {
         for number in 0..self.settings.all.len() {
-            let missing = self.settings.all[number].missing(Timestamp::MAX);
+            let missing = self.settings.missing(number, Timestamp::MAX);
             self.check(OCCURRENCES, missing.is_empty(), || format!("setting {number} has left out {missing:?}"));
         }
     }
@@ -230,8 +253,7 @@ impl Host {
                 every_minutes,
                 wants_all: misfire == Misfire::All && !misses,
                 begun: Span::new(now),
-                ended: None,
-                over_at: Timestamp::MAX,
+                over_at: None,
                 planned_until: Timestamp::MIN,
                 posts: BTreeMap::new(),
             });
@@ -269,8 +291,7 @@ impl Host {
             Asked::Set { setting, reply } => match answer(reply) {
                 Some(Ok(())) => {
                     let series = settings.all[*setting].series;
-                    settings.all[*setting].begun.pass(now);
-                    settings.all[*setting].begun.is_answered = true;
+                    settings.all[*setting].begun.end(now);
                     settings.has_ended(series, *setting, now);
                 }
                 Some(Err(_)) => {}
@@ -306,8 +327,9 @@ impl Host {
     /// Whether all occurrences of a series were called that had to be.
     fn is_served(&self, series: usize) -> bool {
         let state = self.scene.look();
-        let mut own = state.oracle.settings.all.iter().filter(|setting| setting.series == series);
-        own.all(|setting| setting.missing(state.now.wall).is_empty())
+        let settings = &state.oracle.settings;
+        let mut own = (0..settings.all.len()).filter(|number| settings.all[*number].series == series);
+        own.all(|number| settings.missing(number, state.now.wall).is_empty())
     }
 
     /// Lets all series end, when all that has passed is planned and called.

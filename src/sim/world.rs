@@ -104,6 +104,8 @@ pub struct World {
     /// stuck, now and then.
     forgot_at: Option<Duration>,
     forgets: bool,
+    /// Nothing goes wrong any more.
+    is_healing: bool,
     step: u64,
     /// When time has passed for the last time, and the step then.
     moved: (Duration, u64),
@@ -158,6 +160,7 @@ impl World {
             age: 0,
             forgot_at: None,
             forgets: false,
+            is_healing: false,
             step: 0,
             moved: (Duration::ZERO, 0),
         };
@@ -180,6 +183,7 @@ impl World {
         self.host.orders = if self.host.queues > 0 { draw.rate(plan, "orders of queues", 300) } else { 0 };
         self.host.series = draw.rate(plan, "series", 50);
         self.host.campaigns = draw.rate(plan, "campaigns", 500);
+        self.host.bursts = draw.rate(plan, "bursts of changes", 500);
     }
 
     pub fn run(mut self) -> Report {
@@ -263,10 +267,12 @@ impl World {
             self.stalled_until = self.mono() + self.trouble.millis(20_000);
         }
         if self.mono() >= self.next_wish {
-            self.next_wish = self.mono() + self.dice.millis(2 * self.pace);
             if let Some(process) = &self.process {
                 self.host.wish(&process.scheduler);
             }
+            // The other changes of a burst come at once.
+            let pause = if self.host.burst.is_some() { Duration::ZERO } else { self.dice.millis(2 * self.pace) };
+            self.next_wish = self.mono() + pause;
         }
         // The threads of a process come to their turns in any order, and not always.
         let parts = self.process.as_ref().map_or(0, Process::parts);
@@ -388,7 +394,12 @@ impl World {
         if self.dice.falls(950) {
             let parts = self.process.as_ref().map_or(0, Process::parts);
             for _ in 0..ROUNDS {
-                let is_idle = (0..parts).map(|part| self.turn(part)).fold(true, |all, idle| all & idle);
+                let mut is_idle = (0..parts).map(|part| self.turn(part)).fold(true, |all, idle| all & idle);
+                // In the end nothing depends on how slow the store is.
+                while self.is_healing && self.serves() {
+                    self.serve();
+                    is_idle = false;
+                }
                 if is_idle {
                     break;
                 }
@@ -414,6 +425,7 @@ impl World {
 
     /// Nothing goes wrong any more, and the host wants nothing but that all is done: everything comes to its end.
     fn heal(&mut self) {
+        self.is_healing = true;
         self.rates = Rates::default();
         self.store.stick_log(false);
         self.scene.look().moods = Moods::healed();

@@ -94,7 +94,7 @@ impl Call {
                     let word = poll_fn(|context| work.poll(&delivery, context)).await;
                     back.say(Said::Ended { token, started, word });
                 });
-                port.say(Said::Waits { token, started, abort: task.abort_handle() });
+                port.say(Said::Waits { token, started, stop: StopOnDrop(task.abort_handle()) });
             }
         }
     }
@@ -108,7 +108,7 @@ pub enum Said {
     /// It was taken back before it was called.
     Withdrawn { token: Token },
     /// It goes on in the runtime and can be stopped.
-    Waits { token: Token, started: Timestamp, abort: AbortHandle },
+    Waits { token: Token, started: Timestamp, stop: StopOnDrop },
     /// It has ended.
     Ended { token: Token, started: Timestamp, word: Word },
     /// It is alive, and has got so far.
@@ -134,7 +134,25 @@ pub enum Word {
 pub struct GivenUp {
     pub delivery: Delivery,
     /// How it can be stopped; not as long as it blocks its thread.
-    pub abort: Option<AbortHandle>,
+    pub stop: Option<StopOnDrop>,
+}
+
+/// Stops what goes on in the runtime as soon as nobody holds this any more.
+#[derive(Debug)]
+pub struct StopOnDrop(AbortHandle);
+
+impl StopOnDrop {
+    /// True if it has stopped; else it is going to.
+    fn stop(&self) -> bool {
+        self.0.abort();
+        self.0.is_finished()
+    }
+}
+
+impl Drop for StopOnDrop {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
 }
 
 /// The way back to a worker. Besides a few words for each delivery that its shard has running it holds a bounded number.
@@ -188,12 +206,7 @@ impl Wire for Port {
     fn stop_given_up(&self, id: PostId) -> bool {
         let given_up = self.given_up();
         let mut own = given_up.values().filter(|given_up| given_up.delivery.id() == id);
-        own.all(|given_up| {
-            given_up.abort.as_ref().is_some_and(|abort| {
-                abort.abort();
-                abort.is_finished()
-            })
-        })
+        own.all(|given_up| given_up.stop.as_ref().is_some_and(StopOnDrop::stop))
     }
 
     fn stopping(&self) -> watch::Receiver<bool> {

@@ -24,6 +24,7 @@ use super::call::{Call, Callers};
 /// How often the threads are looked at while something waits for one. One that is in the same call when it is looked
 /// at again is blocked.
 const BEAT: Duration = Duration::from_millis(10);
+
 /// The threads of one pool.
 #[derive(Debug)]
 pub struct Crew {
@@ -31,7 +32,7 @@ pub struct Crew {
     calls: Sender<Call>,
     /// Says when the scheduler is shutting down.
     stopping: watch::Sender<bool>,
-    runtime: Option<Runtime>,
+    runtime: Arc<Carrier>,
     /// Threads to begin with, and at most.
     few: usize,
     most: usize,
@@ -49,6 +50,25 @@ struct Shared {
     calls: Receiver<Call>,
     /// Rises whenever the crew is looked at: time enough to tell short calls from long ones.
     beat: AtomicU64,
+}
+
+/// The runtime that carries on with what has to wait. It goes down with the last thread that may still be inside a
+/// broadcaster: whoever wants a timer of a runtime that is gone panics.
+#[derive(Debug)]
+struct Carrier(Option<Runtime>);
+
+impl Carrier {
+    fn handle(&self) -> Option<&Handle> {
+        self.0.as_ref().map(Runtime::handle)
+    }
+}
+
+impl Drop for Carrier {
+    fn drop(&mut self) {
+        if let Some(runtime) = self.0.take() {
+            runtime.shutdown_background();
+        }
+    }
 }
 
 impl std::fmt::Debug for Shared {
@@ -83,7 +103,7 @@ impl Crew {
             shared,
             calls: sender,
             stopping: watch::channel(false).0,
-            runtime: Some(runtime),
+            runtime: Arc::new(Carrier(Some(runtime))),
             few: threads,
             most: limits::CALLERS.max(threads),
             callers: Mutex::default(),
@@ -94,14 +114,13 @@ impl Crew {
     }
 
     fn add_threads(&self, threads: usize) -> io::Result<()> {
-        let Some(runtime) = &self.runtime else { return Ok(()) };
         let mut callers = self.callers.lock().unwrap_or_else(PoisonError::into_inner);
         for _ in 0..threads.min(self.most.saturating_sub(callers.len())) {
-            let (shared, handle, caller) =
-                (Arc::clone(&self.shared), runtime.handle().clone(), Arc::<Caller>::default());
+            let (shared, runtime, caller) =
+                (Arc::clone(&self.shared), Arc::clone(&self.runtime), Arc::<Caller>::default());
             callers.push(Arc::clone(&caller));
             let name = thread_name(&shared.name);
-            thread::Builder::new().name(name).spawn(move || shared.run(&handle, &caller)).map(drop).inspect_err(
+            thread::Builder::new().name(name).spawn(move || shared.run(&runtime, &caller)).map(drop).inspect_err(
                 |_| {
                     callers.pop();
                 },
@@ -154,17 +173,9 @@ impl Callers for Crew {
     }
 }
 
-impl Drop for Crew {
-    fn drop(&mut self) {
-        // Threads inside a broadcaster that blocks cannot be stopped; they end with it.
-        if let Some(runtime) = self.runtime.take() {
-            runtime.shutdown_background();
-        }
-    }
-}
-
 impl Shared {
-    fn run(&self, runtime: &Handle, caller: &Caller) {
+    fn run(&self, runtime: &Carrier, caller: &Caller) {
+        let Some(runtime) = runtime.handle() else { return };
         // What the broadcaster spawns, sleeps and connects belongs to the runtime, not to this thread.
         let _context = runtime.enter();
         while let Ok(call) = self.calls.recv() {

@@ -11,10 +11,9 @@ use std::{io, thread};
 
 use crossbeam_channel::Receiver;
 use rustc_hash::FxHasher;
-use tokio::task::AbortHandle;
 
 pub use call::{Call, Callers};
-use call::{GivenUp, Port, Said, Word};
+use call::{GivenUp, Port, Said, StopOnDrop, Word};
 pub use crew::Crew;
 
 use crate::clock::{Bell, Clock, Next};
@@ -85,7 +84,7 @@ pub struct Desk {
     /// Until when all that waits was said to be blocked.
     blocked: Option<Timestamp>,
     /// Calls that go on in the runtime, by the index of their token.
-    waiting: HashMap<usize, (Token, Timestamp, AbortHandle), BuildHasherDefault<FxHasher>>,
+    waiting: HashMap<usize, (Token, Timestamp, StopOnDrop), BuildHasherDefault<FxHasher>>,
     starting: Vec<(Token, Delivery)>,
 }
 
@@ -177,14 +176,11 @@ impl Desk {
                     }
                     self.ended(now, token, started, word, report);
                 }
-                Said::Waits { token, started, abort } => {
+                Said::Waits { token, started, stop } => {
                     if self.worker.shard.is_running(token) {
-                        self.waiting.insert(token.index(), (token, started, abort));
-                    } else {
-                        match self.port.given_up().get_mut(&token.serial()) {
-                            Some(given_up) => given_up.abort = Some(abort),
-                            None => abort.abort(),
-                        }
+                        self.waiting.insert(token.index(), (token, started, stop));
+                    } else if let Some(given_up) = self.port.given_up().get_mut(&token.serial()) {
+                        given_up.stop = Some(stop);
                     }
                 }
                 Said::TooEarly { token, delivery } => {
@@ -261,7 +257,7 @@ impl Desk {
         while let Some(ended) = self.worker.shard.poll_expired(now) {
             let Ended { token, ref delivery, .. } = ended;
             let waiting = self.waiting.remove(&token.index());
-            let (started, abort) = waiting.map(|(_, started, abort)| (started, abort)).unzip();
+            let (started, stop) = waiting.map(|(_, started, stop)| (started, stop)).unzip();
             let after = self.worker.timeout;
             let was_asked = delivery.facts().stage.is_asked();
             if delivery.facts().stage.withdraw() || delivery.facts().stage.is_withdrawn() {
@@ -269,9 +265,6 @@ impl Desk {
                 if was_asked {
                     // It was only asked about an earlier attempt: it is asked again later.
                     marks::reach(Mark::GivenUpAsking);
-                    if let Some(abort) = abort {
-                        abort.abort();
-                    }
                     let error = BroadcastError::transient(format!("no answer about it within {after:?}"));
                     let (delivery, ending) = (ended.delivery, Ending::Unreconciled(error));
                     report.ended.push(Attempt { delivery, started: None, called: false, ending });
@@ -282,9 +275,6 @@ impl Desk {
                 continue;
             }
             if delivery.facts().task != Task::Broadcast {
-                if let Some(abort) = abort {
-                    abort.abort();
-                }
                 if delivery.facts().task == Task::Prepare {
                     let late = BroadcastError::transient(format!("not prepared within {after:?}"));
                     report.prepared.push((ended.delivery, Err(late)));
@@ -292,7 +282,7 @@ impl Desk {
                 continue;
             }
             self.leave_gate(now, &ended, Some(false), report);
-            self.keep_given_up(token, GivenUp { delivery: ended.delivery.clone(), abort });
+            self.keep_given_up(token, GivenUp { delivery: ended.delivery.clone(), stop });
             marks::reach(Mark::GivenUp);
             let ending = Ending::TimedOut { after };
             report.ended.push(Attempt { delivery: ended.delivery, started, called: true, ending });
@@ -304,10 +294,9 @@ impl Desk {
         let mut kept = self.port.given_up();
         kept.insert(token.serial(), given_up);
         if kept.len() > self.worker.concurrency {
-            let oldest = kept.iter().find_map(|(serial, oldest)| Some((*serial, oldest.abort.clone()?)));
-            if let Some((serial, abort)) = oldest {
+            let oldest = kept.iter().find_map(|(serial, oldest)| oldest.stop.is_some().then_some(*serial));
+            if let Some(serial) = oldest {
                 marks::reach(Mark::GivenUpStopped);
-                abort.abort();
                 kept.remove(&serial);
             }
         }

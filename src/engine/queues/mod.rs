@@ -31,6 +31,8 @@ pub struct Managed {
     pub(super) wishes: VecDeque<QueueWish>,
     /// Something of the first wish is with the store.
     is_busy: bool,
+    /// A wish is being looked at. What it leads to may wish something too: that waits for its turn.
+    is_turning: bool,
     /// When it is looked at next.
     wake: Option<Timestamp>,
     /// Posts that were looked for to be moved.
@@ -69,6 +71,11 @@ impl QueueWish {
             Self::Enqueue { promise, .. } => promise.fulfil(Err(error)),
             Self::Follow | Self::Counted => {}
         }
+    }
+
+    /// Whether it takes this post out of the queue.
+    fn moves(&self, seq: Seq) -> bool {
+        matches!(self, Self::Cancel { post, .. } | Self::Release { post, .. } if *post == seq)
     }
 
     /// Whether the host waits for it.
@@ -189,17 +196,24 @@ impl Engine {
         if self.closing.is_some() || self.failed.is_some() {
             return;
         }
-        while let Some(managed) = self.managed(place, profile)
+        let Some(managed) = self.managed(place, profile).filter(|managed| !managed.is_turning) else { return };
+        managed.is_turning = true;
+        // A queue that has to be counted first waits with everything else.
+        let mut is_waiting = false;
+        while !is_waiting
+            && let Some(managed) = self.managed(place, profile)
             && !managed.is_busy
             && let Some(wish) = managed.wishes.pop_front()
         {
             self.begin_step(place, profile, wish);
-            // A queue that has to be counted first waits with everything else.
-            if self.managed(place, profile).is_some_and(|managed| managed.is_waiting()) {
-                return;
-            }
+            is_waiting = self.managed(place, profile).is_some_and(|managed| managed.is_waiting());
         }
-        self.rest(place, profile);
+        if let Some(managed) = self.managed(place, profile) {
+            managed.is_turning = false;
+        }
+        if !is_waiting {
+            self.rest(place, profile);
+        }
     }
 
     /// Sees to it that an idle queue is looked at in time.
@@ -264,6 +278,14 @@ impl Engine {
         let managed =
             site.filter(|site| !site.queues.is_empty()).and_then(|site| site.queues.get(record.body.profile()));
         managed.and_then(|managed| managed.queue.as_ref()).is_some_and(|queue| queue.has(record.seq))
+    }
+
+    /// Whether changes to a post wait for its queue.
+    pub(super) fn waits_for_queue(&self, record: &Record) -> bool {
+        let site = self.places.get(record.pool).and_then(|place| self.sites.get(place));
+        let managed =
+            site.filter(|site| !site.queues.is_empty()).and_then(|site| site.queues.get(record.body.profile()));
+        managed.is_some_and(|managed| managed.wishes.iter().any(|wish| wish.moves(record.seq)))
     }
 
     /// The host changes a post that waits in a queue; what is not the queue's business is given back.

@@ -113,11 +113,9 @@ impl Engine {
                 self.give_back(place, profile, taken);
                 return match wish {
                     // It has left the queue meanwhile, and is a post as any other.
-                    QueueWish::Cancel { post, promise } => {
-                        self.seek_mutation(self.id(post).into(), Wish::Cancel, promise)
-                    }
+                    QueueWish::Cancel { post, promise } => self.resume_mutation(post, Wish::Cancel, promise),
                     QueueWish::Release { post, due, promise } => {
-                        self.seek_mutation(self.id(post).into(), Wish::Reschedule(due), promise);
+                        self.resume_mutation(post, Wish::Reschedule(due), promise);
                     }
                     wish => wish.finish(answer),
                 };
