@@ -72,8 +72,11 @@ fn main() -> ExitCode {
         }
     }
     let plan = Plan { seed: all.seed, ..plan };
-    let small = |broken| if as_is { plan.clone() } else { sim::shrink(&plan, broken) };
-    let again = all.broken.as_ref().map(|broken| again(&small(broken)));
+    let smaller = |broken| {
+        eprintln!("seed {}: {broken}; looking for a smaller world", plan.seed);
+        sim::shrink(&plan, broken)
+    };
+    let again = all.broken.as_ref().map(|broken| again(&if as_is { plan.clone() } else { smaller(broken) }));
     print(&all, run, again.as_deref(), started.elapsed(), json);
     let unreached: Vec<_> = sim::reached().into_iter().filter(|(_, times)| marks && *times == 0).collect();
     unreached.iter().for_each(|(what, _)| eprintln!("never reached: {what}"));
