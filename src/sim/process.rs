@@ -39,6 +39,8 @@ pub struct Process {
     crews: Vec<Arc<Crew>>,
     runtime: Runtime,
     pub has_ended: bool,
+    /// A commit has failed: nothing is carried out after it.
+    is_poisoned: bool,
 }
 
 /// Those who make the calls of a pool, when the world lets them.
@@ -106,7 +108,7 @@ impl Process {
         };
         let (scheduler, Loops { driver, workers, committer }) = builder.assemble(crew)?;
         let desks = workers.into_iter().map(Desk::new).collect();
-        Ok(Self { scheduler, scene, driver, desks, committer, crews, runtime, has_ended: false })
+        Ok(Self { scheduler, scene, driver, desks, committer, crews, runtime, has_ended: false, is_poisoned: false })
     }
 
     /// How many parts of it can have a turn.
@@ -189,11 +191,15 @@ impl Process {
     pub fn serve(&mut self, fails: Option<bool>) -> bool {
         let Committer { store, requests, answers } = &mut self.committer;
         let Take::Message(request) = requests.take() else { return false };
+        if self.is_poisoned {
+            return true;
+        }
         let answer = match (request, fails) {
             (Request::Commit { now, changes }, Some(is_durable)) => {
                 if is_durable {
                     let _ = store.commit(now, changes);
                 }
+                self.is_poisoned = true;
                 Answer::Committed(Err(StoreError::Poisoned))
             }
             (request, _) => committer::carry_out(&mut **store, request),
@@ -216,7 +222,7 @@ impl Process {
             let mut state = self.scene.look();
             posts.into_iter().for_each(|post| state.oracle.was_on_its_way(post));
         }
-        let mut kept = kept;
+        let mut kept = if self.is_poisoned { 0 } else { kept };
         while let Take::Message(request) = self.committer.requests.take() {
             if let Request::Commit { now, changes } = request
                 && kept > 0
