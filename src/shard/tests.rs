@@ -184,10 +184,29 @@ fn a_blocked_profile_is_set_aside_in_order_and_the_others_go_on() {
     assert_eq!(shard.poll_timeout().wall, Some(Timestamp::from_millis(1_010)));
     assert_eq!(returned(&mut shard, now(10)), []);
     assert_eq!(start_all(&mut shard, now(1_009)), []);
+    shard.push(plain(8, 20));
+    assert_eq!(start_all(&mut shard, now(1_009)), [8], "others go on while it is set aside");
     shard.push(of("a", 7, 0));
     assert_eq!(start_all(&mut shard, now(1_010)), [2]);
     assert_eq!(start_all(&mut shard, now(2_010)), [3]);
     assert_eq!(start_all(&mut shard, now(3_010)), [7]);
+}
+
+#[test]
+fn a_turn_counts_in_its_own_round_only() {
+    let mut shard = open(1);
+    // As long as anything waits it is known who had a turn.
+    shard.push(delivery(9, 9, &Post::new("p", "").priority(Priority::LOW)));
+    let mut start = |of: &[Delivery]| {
+        of.iter().for_each(|delivery| shard.push(delivery.clone()));
+        let (token, delivery) = shard.poll_start(now(10)).unwrap();
+        shard.finish(token);
+        number(&delivery)
+    };
+    assert_eq!(start(&[of("a", 1, 0), of("a", 2, 0), of("b", 3, 1)]), 1);
+    assert_eq!([start(&[]), start(&[])], [3, 2], "in the second round it is a's turn again");
+    assert_eq!(start(&[of("b", 4, 2), of("c", 5, 3)]), 4, "b had its turn in the first");
+    assert_eq!(start(&[]), 5);
 }
 
 #[test]
