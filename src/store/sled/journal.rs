@@ -276,7 +276,7 @@ impl Journal {
             let header = (reader.u64(), reader.u32(), reader.u32(), reader.rest());
             let (Some(commit), Some(part), Some(parts), Some(piece)) = header else { return Err(damaged()) };
             if *key != block.to_be_bytes() {
-                if commit != number || next_part > 0 || *key != (block + u64::from(part)).to_be_bytes() {
+                if commit != number || *key != (block + u64::from(part)).to_be_bytes() {
                     return Err(disk.damaged(format!("block {block} is missing in the journal")));
                 }
                 unfinished.push(key);
@@ -366,6 +366,8 @@ mod tests {
             for len in 0..bytes.len() {
                 prop_assert_eq!(read_commit(&bytes.slice(..len)), None);
             }
+            let longer = [&bytes[..], b"x"].concat().into();
+            prop_assert_eq!(read_commit(&longer), None);
         }
 
         #[test]

@@ -279,12 +279,33 @@ fn a_commit_is_not_done_before_the_log_is_synced() {
     assert!(matches!(written, Err(StoreError::Io { doing: "sync", .. })), "{written:?}");
 }
 
-#[test]
-fn the_first_block_of_a_commit_is_written_last() {
+fn empty_disk() -> (TempDir, disk::Disk) {
     let folder = tempfile::tempdir().unwrap();
     let db = ::sled::Config::default().path(folder.path()).open().unwrap();
     let log = fs::OpenOptions::new().write(true).open(folder.path().join("db")).unwrap();
-    let disk = disk::Disk::new(db, log, PathBuf::from("store"));
+    (folder, disk::Disk::new(db, log, PathBuf::from("store")))
+}
+
+#[test]
+fn posts_whose_keys_have_the_same_hash_are_all_found() {
+    let (_folder, disk) = empty_disk();
+    let keys = keys::Keys::open(&disk).unwrap();
+    let of = |hash: u64, seqs: std::ops::Range<u64>| seqs.map(move |seq| (hash, Seq(seq)));
+    let hashes: Vec<_> = of(5, 0..3).chain(of(7, 3..90)).chain(of(9, 90..92)).collect();
+    let blocks = keys.write(&disk, 1, &hashes, 300).unwrap();
+    assert!(blocks > 4, "{blocks} blocks: a test of nothing");
+    let mut catalog = keys::KeyCatalog::default();
+    catalog.add(1, blocks, hashes.len() as u64);
+    for (hash, posts) in [(5, 0..3), (7, 3..90), (9, 90..92), (6, 0..0)] {
+        let mut found = catalog.find(&disk, &keys, hash).unwrap();
+        found.sort_unstable();
+        assert_eq!(found, posts.map(Seq).collect::<Vec<_>>());
+    }
+}
+
+#[test]
+fn the_first_block_of_a_commit_is_written_last() {
+    let (_folder, disk) = empty_disk();
     let mut journal = journal::Journal::open(&disk, 1, 300).unwrap();
     let mut events = disk.tree(&journal::tree_name(1)).unwrap().watch_prefix([]);
     let mut commit = journal::CommitWriter::new(NOW);
@@ -305,10 +326,7 @@ fn the_first_block_of_a_commit_is_written_last() {
 
 #[test]
 fn a_commit_without_its_first_block_was_never_made() {
-    let folder = tempfile::tempdir().unwrap();
-    let db = ::sled::Config::default().path(folder.path()).open().unwrap();
-    let log = fs::OpenOptions::new().write(true).open(folder.path().join("db")).unwrap();
-    let disk = disk::Disk::new(db, log, PathBuf::from("store"));
+    let (_folder, disk) = empty_disk();
     let long = |seqs: std::ops::Range<u64>| {
         let mut commit = journal::CommitWriter::new(NOW);
         seqs.for_each(|seq| commit.post(&record(seq, NOON)));
@@ -333,12 +351,26 @@ fn a_commit_without_its_first_block_was_never_made() {
     assert_eq!(replay().unwrap().1, [(1, 19), (2, 1)]);
     journal.write(&disk, 3, long(21..41), Seq(41)).unwrap();
     assert_eq!(replay().unwrap().1, [(1, 19), (2, 1), (3, 20)]);
-    let block = tree.get((first + 2).to_be_bytes()).unwrap().unwrap();
-    disk.make_place(&tree, &(first + 2).to_be_bytes()).unwrap();
-    assert!(matches!(replay().map(drop), Err(StoreError::Damaged { .. })), "it has its first block, and lacks another");
-    tree.insert((first + 2).to_be_bytes(), block).unwrap();
-    disk.make_place(&tree, &(first - 1).to_be_bytes()).unwrap();
-    assert!(matches!(replay().map(drop), Err(StoreError::Damaged { .. })), "an earlier commit lacks a block");
+    let is_damaged = || matches!(replay().map(drop), Err(StoreError::Damaged { .. }));
+    let is_noticed_without = |number: u64| {
+        let block = tree.get(number.to_be_bytes()).unwrap().unwrap();
+        assert!(!block.is_empty(), "a test of nothing");
+        disk.make_place(&tree, &number.to_be_bytes()).unwrap();
+        let is_noticed = is_damaged();
+        tree.insert(number.to_be_bytes(), block).unwrap();
+        is_noticed
+    };
+    let blocks = tree.iter().filter(|item| !item.as_ref().unwrap().1.is_empty()).count() as u64;
+    assert!(is_noticed_without(first + 2), "it has its first block, and lacks another");
+    assert!(is_noticed_without(blocks - 1), "it has its first block, and lacks its last");
+    assert!(is_noticed_without(first - 1), "an earlier commit lacks a block");
+    // The second of two blocks of a commit that cannot come next.
+    let stray = [&4u64.to_le_bytes()[..], &1u32.to_le_bytes(), &2u32.to_le_bytes(), b"rest"].concat();
+    disk.put(&tree, Kind::Journal, &(blocks + 1).to_be_bytes(), &stray).unwrap();
+    assert_eq!(replay().unwrap().1.len(), 3, "a commit that was not finished");
+    let stray = [&5u64.to_le_bytes()[..], &stray[8..]].concat();
+    disk.put(&tree, Kind::Journal, &(blocks + 1).to_be_bytes(), &stray).unwrap();
+    assert!(is_damaged(), "a commit is missing before it");
 }
 
 #[test]
