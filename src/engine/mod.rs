@@ -33,6 +33,8 @@ mod zones;
 #[cfg(test)]
 mod calendar_tests;
 #[cfg(test)]
+mod changes_tests;
+#[cfg(test)]
 mod delivery_tests;
 #[cfg(test)]
 mod race_tests;
