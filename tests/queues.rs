@@ -9,7 +9,8 @@ use std::task::{Context, Poll, Waker};
 use chrono::{DateTime, Utc};
 use common::{Outbox, START, World, at, millis, secs};
 use punctual::{
-    Error, Event, ManualClock, MemoryStore, Outcome, Post, PostId, PostRef, PostingSlots, Queue, SledStore, State,
+    Error, Event, ManualClock, MemoryStore, Outcome, Pool, Post, PostId, PostRef, PostingSlots, Queue, Scheduler,
+    SledStore, State,
 };
 
 /// Monday 7:00 UTC is the start; slots at 8:00 and 17:30 in Berlin are at 7:00 and 16:30 UTC in winter.
@@ -98,6 +99,26 @@ fn a_post_with_a_due_of_its_own_takes_the_slot_that_it_hits_before_and_after_the
     assert_eq!(order(&queue), [ids[1]]);
     assert_eq!(dues(&queue), ["2030-01-07T16:30:00+00:00"]);
     assert_eq!(world.scheduler.get(ids[0]).wait().unwrap().unwrap().state(), State::Scheduled);
+}
+
+#[test]
+fn a_slot_that_is_taken_in_one_pool_is_free_in_another() {
+    let (clock, store) = (ManualClock::at(at(START)), MemoryStore::default());
+    let outbox = Outbox::new(&clock);
+    let builder = Scheduler::builder().store(store).clock(clock.clone());
+    let builder = ["p", "q"].into_iter().fold(builder, |builder, pool| builder.pool(Pool::new(pool, outbox.clone())));
+    let scheduler = builder.start().unwrap();
+    let slot = at("2030-01-07T16:30:00Z");
+    let post = |pool: &str, text: &str| Post::new(pool, text).profile("shop");
+    // One is in memory when the queue is made, one comes later.
+    scheduler.schedule(post("q", "before").at(slot)).wait().unwrap();
+    clock.step(slot - at(START) - chrono::TimeDelta::seconds(100));
+    scheduler.settle().wait().unwrap();
+    let queue = scheduler.queue("p", "shop");
+    queue.set_slots(slots(SLOTS)).wait().unwrap();
+    scheduler.schedule(post("q", "after").at(slot)).wait().unwrap();
+    let id = queue.push(self::post("one")).wait().unwrap();
+    assert_eq!(listed(&queue), [(id, Some(slot))]);
 }
 
 #[test]

@@ -143,6 +143,55 @@ fn a_thread_that_has_begun_goes_on_when_its_series_ends() {
 }
 
 #[test]
+fn an_occurrence_that_has_begun_goes_on_when_its_series_ends() {
+    type Begin = fn(&mut Rig, &Delivery);
+    let begun: [(&str, u64, Begin); 3] = [
+        ("in doubt", 10_000, |rig, first| {
+            rig.end(first, Ending::TimedOut { after: Duration::from_secs(60) });
+            rig.work();
+        }),
+        ("failed", 10_000, |rig, first| rig.answer(first, Err(BroadcastError::transient("503")))),
+        ("failed, and left to the store until it is tried again", 3_600_000, |rig, first| {
+            let later = Duration::from_secs(3_600);
+            rig.answer(first, Err(BroadcastError::transient("503").retry_after(later)));
+        }),
+    ];
+    for (what, wait, begin) in begun {
+        let mut rig = Rig::new();
+        set(&mut rig, &Post::new("p", "x"));
+        rig.pass(800_000);
+        rig.work();
+        let first = rig.call();
+        begin(&mut rig, &first);
+        end(&mut rig);
+        assert!(rig.delivered.is_empty(), "{what}");
+        rig.pass(wait);
+        rig.work();
+        assert_eq!(rig.delivered.iter().map(Delivery::id).collect::<Vec<_>>(), [first.id()], "{what}");
+    }
+}
+
+#[test]
+fn the_next_occurrence_is_shown_whether_it_is_planned_or_not() {
+    let mut rig = Rig::new();
+    set(&mut rig, &Post::new("p", "x"));
+    let slot = rig.now.wall.millis() + 800_000;
+    let mut seen = [0; 3];
+    for _ in 0..300 {
+        rig.pass(20_000);
+        rig.work();
+        let reply = rig.ask(|promise| Command::ShowSeries { key: "s".to_owned(), promise });
+        let status = given(reply).unwrap().unwrap().unwrap();
+        // Slots are an hour apart.
+        let hours = (rig.now.wall.millis() - slot).div_euclid(3_600_000) + 1;
+        let next = Timestamp::from_millis(slot + hours * 3_600_000);
+        assert_eq!(status.next(), Some(next.to_datetime()), "at {}", rig.now.wall.to_datetime());
+        seen[hours as usize] = status.planned();
+    }
+    assert_eq!(seen, [1, 2, 2], "each is planned a minute before it");
+}
+
+#[test]
 fn a_late_occurrence_that_was_left_to_the_store_is_called_off_with_its_series() {
     let mut rig = Rig::new();
     set(&mut rig, &Post::new("p", "x"));
@@ -284,11 +333,19 @@ fn a_cancelled_campaign_sends_nothing_more_also_after_a_crash() {
     rig.pass(1_000);
     rig.work();
     let delivery = rig.call();
+    let waits = rig.ask(|promise| Command::Outcome { post: ids[3].into(), promise });
+    rig.stored(0, &Post::new("p", "x"));
+    let other = rig.call();
     let cancel = rig.ask(|promise| Command::CancelCampaign { name: "c".to_owned(), promise });
     rig.work();
     assert!(given(cancel).unwrap().is_ok());
+    assert_eq!(given(waits).map(Result::unwrap), Some(Outcome::Cancelled));
     rig.delivered.retain(|delivery| !delivery.facts().stage.is_withdrawn());
-    rig.delivered.clear();
+    assert!(rig.delivered.is_empty());
+    let told = shown(&mut rig).unwrap();
+    assert_eq!((told.delivered, told.cancelled, told.left), (0, 199, 1), "one is being called");
+    assert_eq!(told.last_due, Some(rig.now.wall.after(Duration::from_secs(198)).to_datetime()));
+    rig.answer(&other, Ok("1"));
     rig.end(&delivery, Ending::Answered(Ok(Receipt::default())));
     rig.work();
     let told = shown(&mut rig).unwrap();
@@ -401,6 +458,32 @@ fn a_placed_post_that_is_being_called_does_not_stop_its_queue_when_the_clock_ste
     let reply = order(&mut rig, Order::WarnAhead(Duration::from_secs(2)));
     rig.work();
     assert!(given(reply).unwrap().is_ok());
+}
+
+#[test]
+fn a_placed_post_that_has_begun_keeps_its_due_when_the_clock_steps_back() {
+    let endings = [
+        Ending::Answered(Err(BroadcastError::transient("503"))),
+        Ending::TimedOut { after: Duration::from_secs(60) },
+        Ending::Answered(Err(BroadcastError::permanent("400"))),
+    ];
+    for ending in endings {
+        let (mut rig, ids) = queued(&["a", "b"]);
+        rig.pass(800_000);
+        rig.work();
+        let slot = rig.now.wall;
+        let first = rig.call();
+        // What comes of it is told when the clock has stepped back to before its slot.
+        rig.now.wall = slot.before(Duration::from_secs(300));
+        rig.turn();
+        rig.end(&first, ending.clone());
+        rig.work();
+        drop(order(&mut rig, Order::Move { post: ids[1].seq(), to: 0 }));
+        rig.work();
+        assert_eq!(rig.status(ids[0]).unwrap().due(), slot.to_datetime(), "{ending:?}");
+        let next = slot.after(Duration::from_secs(3_600));
+        assert_eq!(listed(&mut rig).1, [(ids[1].seq(), Some(next))], "{ending:?}: its slot is taken");
+    }
 }
 
 #[test]

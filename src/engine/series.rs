@@ -354,9 +354,10 @@ impl Engine {
             let slot = self.slot(post);
             let is_free = |slot: &u32| {
                 self.posts.get(*slot as usize).is_some_and(|Resident { phase, record, .. }| {
-                    let is_begun = record.notes.calls() > 0 || !record.notes.receipts().is_empty();
-                    let is_fresh = record.attempts == 0 && record.doubt == Doubt::None && !is_begun;
-                    is_fresh && matches!(phase, Phase::Armed | Phase::Preparing | Phase::Moving)
+                    let is_begun = record.attempts > 0 || !record.notes.receipts().is_empty();
+                    !is_begun
+                        && record.doubt == Doubt::None
+                        && matches!(phase, Phase::Armed | Phase::Preparing | Phase::Moving)
                 })
             };
             match slot.filter(is_free) {
