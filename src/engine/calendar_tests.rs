@@ -137,6 +137,9 @@ fn a_thread_that_has_begun_goes_on_when_its_series_ends() {
     rig.work();
     rig.answer(&first, Ok("1"));
     end(&mut rig);
+    rig.pass(60_000);
+    rig.work();
+    assert!(rig.delivered.is_empty() && rig.early.is_empty(), "its pool is paused");
     drop(rig.ask(|promise| Command::Pause { place: 0, paused: false, promise }));
     rig.work();
     assert_eq!(rig.call().receipts(), [Receipt::new("1")]);

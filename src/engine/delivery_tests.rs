@@ -39,6 +39,23 @@ fn a_claim_whose_due_had_not_come_is_unsent_after_a_crash() {
 }
 
 #[test]
+fn after_a_power_loss_a_claim_is_in_doubt_if_its_due_may_have_come() {
+    // How much later the next process begins, by its own clock, and whether the post may have been published.
+    for (after, is_in_doubt) in [(100, false), (1_499, false), (1_500, true), (60_000, true), (-1, true)] {
+        let mut rig = Rig::new();
+        let id = rig.stored(1_500, &at_most_once());
+        assert_eq!(rig.engine.posts.iter().next().unwrap().1.phase, Phase::Claimed, "a test of nothing");
+        rig.store.lose_calls();
+        let now = Now { wall: Timestamp::from_millis(rig.now.wall.millis() + after), ..rig.now };
+        let mut rig = Rig::on(rig.store.clone(), now, |_| {});
+        let state = rig.status(id).unwrap().state();
+        rig.pass(120 * SECOND);
+        rig.work();
+        assert_eq!(rig.delivered.pop().unwrap().is_redelivery(), is_in_doubt, "{after} ms later: {state:?}");
+    }
+}
+
+#[test]
 fn what_was_handed_over_but_not_called_is_unsent_after_a_crash() {
     let mut rig = Rig::new();
     rig.stored(0, &at_most_once());
@@ -348,18 +365,20 @@ fn a_dead_letter_is_listed_with_its_reason_and_sent_again_when_the_host_says_so(
 #[test]
 fn all_dead_letters_are_requeued_at_once_and_old_ones_are_given_up() {
     let mut rig = Rig::new();
-    for _ in 0..50 {
-        rig.stored(0, &Post::new("p", "x"));
+    rig.engine.settings.memory = 1 << 30;
+    // More than one page of the store.
+    let posts = 3 * limits::LIST_BYTES / 2 / 60_000;
+    for _ in 0..posts {
+        rig.stored(0, &Post::new("p", vec![0; 60_000]));
         let delivery = rig.call();
         rig.answer(&delivery, Err(BroadcastError::permanent("gone")));
         rig.pass(1);
     }
-    assert_eq!(rig.shelf(Shelf::Dead).len(), 50);
     let reply = rig.ask(|promise| Command::RequeueAll { place: 0, promise });
     rig.work();
-    assert_eq!(given(reply).unwrap().unwrap(), 50);
+    assert_eq!(given(reply).unwrap().unwrap(), posts as u64);
     rig.work();
-    assert_eq!((rig.delivered.len(), rig.shelf(Shelf::Dead).len()), (50, 0));
+    assert_eq!((rig.delivered.len(), rig.shelf(Shelf::Dead).len()), (posts, 0));
     let ids: Vec<_> = rig.delivered.iter().map(Delivery::id).collect();
     for delivery in std::mem::take(&mut rig.delivered) {
         rig.answer(&delivery, Err(BroadcastError::permanent("gone again")));
@@ -389,6 +408,24 @@ fn throttled_waits_as_long_as_was_said_and_counts_no_attempt() {
     }
     assert_eq!(rig.status(id).unwrap().attempts(), 0);
     assert!(rig.events.iter().any(|event| matches!(event, Event::Throttled { profile, .. } if profile == "a")));
+}
+
+#[test]
+fn what_was_handed_over_again_after_a_throttled_call_is_not_in_doubt_until_it_is_called() {
+    for is_called in [false, true] {
+        let mut rig = Rig::new();
+        let id = rig.stored(0, &at_most_once());
+        let delivery = rig.call();
+        rig.answer(&delivery, Err(BroadcastError::throttled("429").retry_after(Duration::from_secs(90))));
+        rig.pass(90 * SECOND);
+        rig.work();
+        if is_called {
+            rig.call();
+        }
+        let mut rig = rig.restart(SECOND, |_| {});
+        let again = rig.delivered.pop().unwrap();
+        assert_eq!((again.id(), again.is_redelivery()), (id, is_called));
+    }
 }
 
 #[test]
@@ -771,6 +808,20 @@ fn preparing_that_fails_is_tried_again_until_the_due_and_then_the_post_goes_out_
     let delivery = rig.call();
     prepared(&mut rig, &delivery, Err(BroadcastError::permanent("no such file")));
     assert_eq!((rig.shelf(Shelf::Dead), rig.status(id).unwrap().attempts()), (vec![id], 0));
+}
+
+#[test]
+fn more_than_can_be_kept_of_what_was_prepared_is_refused() {
+    for (bytes, is_kept) in [(limits::CHECKPOINT_BYTES, true), (limits::CHECKPOINT_BYTES + 1, false)] {
+        let mut rig = Rig::with(preparing);
+        rig.stored(60_000, &Post::new("p", "x"));
+        let delivery = rig.call();
+        prepared(&mut rig, &delivery, Ok(Prepared::new(vec![0; bytes])));
+        let is_refused = rig.events.iter().any(|event| matches!(event, Event::PrepareFailed { again: None, .. }));
+        rig.pass(60 * SECOND);
+        rig.work();
+        assert_eq!((rig.call().prepared().map(<[u8]>::len), is_refused), (is_kept.then_some(bytes), !is_kept));
+    }
 }
 
 #[test]

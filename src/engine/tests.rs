@@ -253,6 +253,29 @@ fn schedule_is_answered_only_after_the_commit() {
 }
 
 #[test]
+fn who_wakes_the_engine_only_when_it_says_so_misses_nothing() {
+    for ahead in [500, 30_000, 59_000, 3_600_000] {
+        let mut rig = Rig::new();
+        rig.stored(ahead, &Post::new("p", "x"));
+        let due = Timestamp::from_millis(START + ahead);
+        let mut wakings = 0;
+        while rig.early.is_empty() && rig.delivered.is_empty() {
+            let Wake { wall, mono } = rig.engine.poll_timeout();
+            let mono = mono.map(|at| at.saturating_sub(rig.now.mono));
+            let next = wall.map(|at| at.since(rig.now.wall)).into_iter().chain(mono).min().expect("it sleeps for ever");
+            rig.pass(u64::try_from(next.as_millis()).unwrap() + 1);
+            rig.work();
+            wakings += 1;
+            assert!(
+                rig.now.wall < due && wakings < 5_000,
+                "{ahead}: after {wakings} wakings at {}",
+                rig.now.wall.millis()
+            );
+        }
+    }
+}
+
+#[test]
 fn nothing_is_handed_over_before_its_claim_is_durable() {
     let mut rig = Rig::new();
     drop(rig.schedule(30_000));
