@@ -8,8 +8,10 @@ use punctual::{
     State,
 };
 use std::future::Future;
-use std::sync::{Arc, Condvar, Mutex, mpsc};
+use std::sync::mpsc::{self, RecvTimeoutError, TryRecvError};
+use std::sync::{Arc, Condvar, Mutex};
 use std::task::{Context, Waker};
+use std::time::Duration;
 
 /// Holds threads up until it is opened.
 #[derive(Clone, Default)]
@@ -208,4 +210,21 @@ fn what_waits_is_stopped_with_its_scheduler_although_another_call_blocks() {
     scheduler.shutdown(millis(0)).wait().unwrap();
     assert_eq!(dropped.recv_timeout(Duration::from_secs(10)), Err(RecvTimeoutError::Disconnected));
     gate.open();
+}
+
+#[test]
+fn a_scheduler_that_nobody_holds_any_more_ends() {
+    let (alive, dropped) = mpsc::channel::<()>();
+    let broadcaster = move |_: Delivery| {
+        let _alive = &alive;
+        async { Ok::<_, BroadcastError>(Receipt::default()) }
+    };
+    let pool = Pool::new("p", broadcaster);
+    let scheduler = Scheduler::builder().store(MemoryStore::default()).pool(pool).start().unwrap();
+    let other = scheduler.clone();
+    other.schedule(Post::new("p", "far ahead").at(at(START) + chrono::TimeDelta::days(30_000))).wait().unwrap();
+    drop(scheduler);
+    assert_eq!(dropped.try_recv(), Err(TryRecvError::Empty));
+    drop(other);
+    assert_eq!(dropped.recv_timeout(Duration::from_secs(10)), Err(RecvTimeoutError::Disconnected));
 }
