@@ -425,6 +425,22 @@ mod tests {
     }
 
     #[test]
+    fn jitter_uses_all_that_the_gap_leaves_of_a_step() {
+        for (gap, free) in [(0, 500), (300, 200)] {
+            let mut seen = [0; 10];
+            for seed in 0..10_000 {
+                let pacing =
+                    Pacing::new(at(0), Duration::from_secs(1)).min_gap(Duration::from_millis(gap)).jitter(seed);
+                for (place, due) in pacing.dues(2).unwrap().enumerate() {
+                    let off = due.timestamp_millis() - 500 * place as i64;
+                    seen[usize::try_from(off * 10 / free).unwrap()] += 1;
+                }
+            }
+            assert!(seen.iter().all(|times| (1_700..2_300).contains(times)), "{gap}: {seen:?}");
+        }
+    }
+
+    #[test]
     fn all_posts_together_are_spread_evenly() {
         let pacing = Pacing::new(at(0), Duration::from_secs(100));
         let names: Vec<String> = (0..10).map(|profile| format!("@{profile}")).collect();

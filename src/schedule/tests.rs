@@ -326,6 +326,28 @@ proptest! {
     }
 
     #[test]
+    fn between_the_instant_before_and_the_one_after_there_is_none(schedule in any_schedule(), from in 0i64..4_200_000_000) {
+        let from = instant_of(from);
+        let moment = TimeDelta::nanoseconds(1);
+        let (before, after) = (schedule.previous_before(from), schedule.next_after(from));
+        prop_assert!(before.is_none_or(|before| before < from) && after.is_none_or(|after| after > from));
+        for at in [before, after].into_iter().flatten() {
+            prop_assert_eq!(schedule.next_after(at - moment), Some(at));
+            prop_assert_eq!(schedule.previous_before(at + moment), Some(at));
+            prop_assert!(schedule.next_after(at).is_none_or(|next| next > at));
+            prop_assert!(schedule.previous_before(at).is_none_or(|last| last < at));
+        }
+        if let Some(before) = before {
+            let here = schedule.next_after(from - moment).filter(|at| *at == from);
+            prop_assert_eq!(schedule.next_after(before), here.or(after));
+        }
+        if let Some(after) = after {
+            let here = schedule.previous_before(from + moment).filter(|at| *at == from);
+            prop_assert_eq!(schedule.previous_before(after), here.or(before));
+        }
+    }
+
+    #[test]
     fn no_text_does_harm(text in r"(slots|cron|local|once|rrule)? ?(UTC|Europe/Berlin)?[ -~\n;:,TZ0-9]{0,60}") {
         if let Ok(schedule) = text.parse::<Schedule>() {
             prop_assert_eq!(schedule.to_string().parse::<Schedule>(), Ok(schedule));
