@@ -431,6 +431,10 @@ impl World {
         self.scene.look().moods = Moods::healed();
         self.stalled_until = Duration::ZERO;
         self.next_wish = Duration::MAX;
+        // Limits that are not judged would only let years of occurrences wait that a clock has stepped over.
+        if self.scene.look().oracle.pools.iter().all(|rules| rules.limit.is_none()) {
+            self.grounds.iter_mut().for_each(|ground| (ground.limit, ground.profile_limit) = (None, None));
+        }
         // Whatever this process has got itself into.
         self.kill();
         let (end, last) = (self.mono() + PATIENCE, self.step + HEALING);
