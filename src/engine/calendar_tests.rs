@@ -175,6 +175,21 @@ fn an_occurrence_that_has_begun_goes_on_when_its_series_ends() {
 }
 
 #[test]
+fn an_occurrence_that_the_network_did_not_take_is_called_off_with_its_series() {
+    let mut rig = Rig::new();
+    set(&mut rig, &Post::new("p", "x"));
+    rig.pass(800_000);
+    rig.work();
+    let first = rig.call();
+    rig.answer(&first, Err(BroadcastError::throttled("429").retry_after(Duration::from_secs(30))));
+    end(&mut rig);
+    assert_eq!(rig.status(first.id()).unwrap().state(), State::Cancelled);
+    rig.pass(30_000);
+    rig.work();
+    assert!(rig.delivered.is_empty());
+}
+
+#[test]
 fn the_next_occurrence_is_shown_whether_it_is_planned_or_not() {
     let mut rig = Rig::new();
     set(&mut rig, &Post::new("p", "x"));

@@ -94,6 +94,26 @@ mod tests {
     }
 
     #[test]
+    fn what_is_as_large_as_it_may_be_is_taken_and_nothing_larger() {
+        let thread = |parts: usize, bytes: usize| {
+            let first = Post::new("b", vec![0; bytes]);
+            plan(&(1..parts).fold(first, |post, _| post.then(vec![0; bytes])), &POOLS, 1 << 20, noon()).map(drop)
+        };
+        assert!(thread(limits::PARTS, 1).is_ok() && thread(1, 1 << 20).is_ok() && thread(4, 1 << 20).is_ok());
+        assert!(matches!(thread(limits::PARTS + 1, 1), Err(Error::TooManyParts { parts: 1_025, max: 1_024 })));
+        assert!(matches!(thread(1, (1 << 20) + 1), Err(Error::PayloadTooLarge { max: 1_048_576, .. })));
+        let whole = thread(128, (limits::THREAD_BYTES >> 7) + 1);
+        assert!(
+            matches!(whole, Err(Error::PayloadTooLarge { bytes, max }) if (bytes, max) == ((4 << 20) + 128, 4 << 20))
+        );
+        let name = |bytes: usize| Post::new("b", "x").profile("x".repeat(bytes)).key("x".repeat(bytes));
+        assert!(plan(&name(255), &POOLS, 8, noon()).is_ok());
+        let late = |text| plan_due(at(text), false, noon().ceil_millis());
+        assert!(late("2030-01-07T11:59:00.001Z").is_ok());
+        assert!(matches!(late("2030-01-07T11:59:00Z"), Err(Error::DuePast { .. })));
+    }
+
+    #[test]
     fn the_whole_range_is_taken() {
         let kept = |text| plan_due(at(text), true, Timestamp::from_millis(0)).unwrap().to_datetime();
         for text in ["1970-01-01T00:00:00Z", "9999-12-31T23:59:59.999Z"] {

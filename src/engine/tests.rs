@@ -275,6 +275,26 @@ fn who_wakes_the_engine_only_when_it_says_so_misses_nothing_and_seldom_wakes_it(
 }
 
 #[test]
+fn a_profile_has_one_shard_of_its_pool_and_all_of_them_have_work() {
+    for (first, shards) in [(0, 1), (3, 1), (3, 4)] {
+        let mut rig = Rig::with(|pool| (pool.first_shard, pool.shards) = (first, shards));
+        for number in 0..200 {
+            let profile = if number < 100 { format!("profile {}", number % 25) } else { String::new() };
+            rig.stored(30_000, &Post::new("p", "x").profile(profile));
+        }
+        let Engine { settings, posts, .. } = &rig.engine;
+        let mut of: BTreeMap<&str, BTreeSet<usize>> = BTreeMap::new();
+        for (_, Resident { record, .. }) in posts {
+            of.entry(record.body.profile()).or_default().insert(settings.shard(0, record));
+        }
+        let all: BTreeSet<usize> = (first..first + shards).collect();
+        assert_eq!(of.remove(""), Some(all.clone()), "those without a profile are spread");
+        assert!(of.len() == 25 && of.values().all(|shards| shards.len() == 1));
+        assert_eq!(of.into_values().flatten().collect::<BTreeSet<_>>(), all);
+    }
+}
+
+#[test]
 fn nothing_is_handed_over_before_its_claim_is_durable() {
     let mut rig = Rig::new();
     drop(rig.schedule(30_000));
