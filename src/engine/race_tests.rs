@@ -419,6 +419,38 @@ fn a_post_in_order_that_was_left_to_the_store_is_not_overtaken() {
 }
 
 #[test]
+fn a_post_in_order_whose_claim_stands_is_not_sent_before_what_is_not_in_memory_yet() {
+    let mut rig = Rig::new();
+    let post = || Post::new("p", "x").profile("a").in_order();
+    let later = rig.stored(10_000, &post());
+    rig.pass(8_500);
+    rig.work();
+    let first = rig.stored(1_000, &post());
+    let now = Now { wall: rig.now.wall.before(Duration::from_secs(3_600)), ..rig.now };
+    let mut rig = Rig::on(rig.store.clone(), now, |_| {});
+    // A change that is refused takes the later one into memory, claimed as it is.
+    let stale = PostRef::from(later).at_revision(7);
+    let reply = rig.ask(|promise| Command::Change { post: stale, wish: Wish::Cancel, promise });
+    rig.work();
+    assert!(given(reply).unwrap().is_err());
+    assert_eq!(rig.engine.posts.iter().next().map(|(_, post)| post.phase), Some(Phase::Claimed), "a test of nothing");
+    // The machine was suspended over both dues.
+    rig.now.wall = rig.now.wall.after(Duration::from_secs(7_200));
+    rig.turn();
+    let mut sent = Vec::new();
+    for _ in 0..4 {
+        while !rig.delivered.is_empty() {
+            let delivery = rig.call();
+            sent.push(delivery.id());
+            rig.answer(&delivery, Ok("u"));
+        }
+        rig.work();
+        rig.pass(1);
+    }
+    assert_eq!(sent, [first, later]);
+}
+
+#[test]
 fn a_post_in_order_that_comes_after_the_clock_stepped_back_is_not_overtaken_by_one_handed_over_before() {
     let mut rig = Rig::new();
     let in_order = || Post::new("p", "x").profile("a").in_order();

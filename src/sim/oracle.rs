@@ -1,9 +1,9 @@
 //! What was promised, and whether it is kept. Knows nothing of the engine.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::time::Duration;
 
-use crate::id::{PostId, State};
+use crate::id::{PostId, Seq, State};
 use crate::post::{CampaignStatus, Delivery, Guarantee, Status};
 use crate::time::{Now, Timestamp};
 
@@ -388,6 +388,12 @@ impl Oracle {
         if let Some(known) = self.posts.get_mut(post) {
             known.was_called = true;
         }
+    }
+
+    /// A process died. Whether what it had noted was called then, the next one cannot know: it may use up its attempts.
+    pub fn was_noted(&mut self, noted: &HashSet<Seq>) {
+        let is_noted = |known: &&mut Known| known.id.is_some_and(|id| noted.contains(&id.seq()));
+        self.posts.iter_mut().filter(is_noted).for_each(|known| known.was_called = true);
     }
 
     /// A process died then and left nothing behind of its calls, and another one starts: of what was due nobody knows whether

@@ -346,6 +346,7 @@ impl World {
         let Some(process) = self.process.take() else { return };
         let kept = self.trouble.below(3) as usize;
         process.die(&mut self.store, kept);
+        self.scene.look().oracle.was_noted(&self.store.called());
         let is_power_off = self.rates.power > 0 && self.trouble.falls(self.rates.power);
         if is_power_off {
             self.fault("the power fails");

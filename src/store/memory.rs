@@ -78,6 +78,12 @@ impl MemoryStore {
         self.data().is_log_stuck = is_stuck;
     }
 
+    /// Posts of which it is noted that a call of theirs was about to begin.
+    #[cfg(any(test, feature = "test-util"))]
+    pub(crate) fn called(&self) -> HashSet<Seq> {
+        self.data().called.keys().copied().collect()
+    }
+
     fn data(&self) -> MutexGuard<'_, Data> {
         // Nothing in here stops half-way.
         self.data.lock().unwrap_or_else(PoisonError::into_inner)
