@@ -139,8 +139,12 @@ impl Settings {
 
     /// The occurrences of a setting before this that nobody was called for.
     fn missing(&self, number: usize, before: Timestamp) -> Vec<Timestamp> {
+        let Some(own) = self.all.get(number) else { return Vec::new() };
         let ended = self.ends_of(number).map(|ended| ended.low).min().unwrap_or(Timestamp::MAX);
-        self.all.get(number).map(|setting| setting.missing(before.min(ended))).unwrap_or_default()
+        // What was claimed before the series was changed is not planned again.
+        let earlier = || self.all.iter().take(number).filter(|setting| setting.series == own.series);
+        let missing = own.missing(before.min(ended)).into_iter();
+        missing.filter(|due| !earlier().any(|setting| setting.posts.contains_key(due))).collect()
     }
 
     /// How many occurrences have been met.
