@@ -109,6 +109,29 @@ fn a_late_receipt_counts_also_when_the_doubt_had_been_settled_otherwise() {
 }
 
 #[test]
+fn a_late_receipt_counts_also_when_the_shard_has_just_given_the_post_back() {
+    let mut rig = Rig::new();
+    let id = rig.stored(0, &Post::new("p", "1").then("2"));
+    let hangs = rig.call();
+    rig.end(&hangs, timeout());
+    rig.work();
+    rig.pass(10_000);
+    rig.work();
+    let again = rig.delivered.pop().unwrap();
+    // The shard takes it back, and before that is heard the call that had been given up is answered.
+    assert!(again.facts().stage.withdraw());
+    late(&mut rig, &hangs, Ending::Answered(Ok(Receipt::new("late"))));
+    rig.work();
+    let returned = vec![(again, rig.now.wall.after(Duration::from_secs(60)))];
+    rig.report(Report { returned, ..Report::default() });
+    rig.work();
+    rig.pass(120_000);
+    rig.work();
+    let next = rig.call();
+    assert_eq!((next.id(), next.payload(), next.receipts()), (id, &b"2"[..], &[Receipt::new("late")][..]));
+}
+
+#[test]
 fn a_limited_pool_waits_for_the_counting_at_the_start_and_for_no_later_load() {
     let mut rig = Rig::with(|pool| {
         pool.gate =

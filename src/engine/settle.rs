@@ -83,6 +83,10 @@ impl Engine {
             let again = until.before(limits::GIVE_BACK).ceil_millis();
             (post.ready_at, post.is_returned) = (post.ready_at.max(again), true);
         }
+        // The shard may have given it back before a late answer came for which it seemed to be called.
+        if let Some(receipt) = self.take_late_receipt(slot) {
+            return self.delivered(slot, receipt, None);
+        }
         if self.closing.is_some() { self.release(slot) } else { self.unclaim(slot) }
     }
 
