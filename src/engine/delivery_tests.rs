@@ -546,6 +546,29 @@ fn a_post_that_would_be_later_than_it_allows_is_missed_and_never_sent() {
 }
 
 #[test]
+fn what_was_called_once_is_not_missed_as_late() {
+    for is_called in [true, false] {
+        let mut rig = Rig::with(|pool| pool.catch_up = CatchUp::at_once().miss_after(Duration::from_secs(60)));
+        let id = rig.stored(0, &Post::new("p", "x"));
+        if is_called {
+            let delivery = rig.call();
+            rig.answer(&delivery, Err(BroadcastError::throttled("429").retry_after(Duration::from_secs(90))));
+        } else {
+            drop(rig.ask(|promise| Command::Pause { place: 0, paused: true, promise }));
+            rig.work();
+        }
+        rig.pass(90 * SECOND);
+        rig.work();
+        drop(rig.ask(|promise| Command::Pause { place: 0, paused: false, promise }));
+        rig.work();
+        rig.pass(SECOND);
+        rig.work();
+        let expected = if is_called { State::InFlight } else { State::Missed };
+        assert_eq!(rig.status(id).unwrap().state(), expected);
+    }
+}
+
+#[test]
 fn after_downtime_a_pool_misses_spreads_and_keeps_distances_as_its_policy_says() {
     let policy = CatchUp::at_once().miss_after(Duration::from_secs(3_600));
     let mut rig = Rig::new();

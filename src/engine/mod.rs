@@ -940,11 +940,15 @@ impl PoolSettings {
 
     /// The last instant at which this post may be sent. A thread that has begun goes on.
     fn deadline(&self, record: &Record) -> Option<Timestamp> {
+        self.deadline_if(record, record.attempts > 0 || record.notes.calls() > 0)
+    }
+
+    /// The same, if it was called before, or was not: only its first call can be too late for its pool.
+    fn deadline_if(&self, record: &Record, was_called: bool) -> Option<Timestamp> {
         if !record.notes.receipts().is_empty() {
             return None;
         }
         let own = record.body.deadline(record.due);
-        let was_called = record.attempts > 0 || record.notes.calls() > 0;
         let misfire = self.catch_up.deadline(record.due).filter(|_| !was_called);
         own.into_iter().chain(misfire).min()
     }

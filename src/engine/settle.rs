@@ -123,7 +123,7 @@ impl Engine {
         }
         let record = post.record.clone();
         let Some((place, pool)) = self.pool(record.pool) else { return };
-        let terms = self.terms(now, pool, &record, &delivery);
+        let terms = self.terms(now, pool, &record, &delivery, called);
         let (lateness, attempt) = (started.map(|started| started.since(record.due)), terms.attempt);
         if let Ending::Answered(Err(error)) | Ending::Unreconciled(error) = &ending
             && let Some((scope, until)) = error.throttles(now.wall)
@@ -168,7 +168,7 @@ impl Engine {
     }
 
     /// By what an attempt at this post is judged.
-    fn terms(&self, now: Now, pool: &PoolSettings, record: &Record, delivery: &Delivery) -> Terms {
+    fn terms(&self, now: Now, pool: &PoolSettings, record: &Record, delivery: &Delivery, called: bool) -> Terms {
         Terms {
             now: now.wall,
             seed: self.id(record.seq).as_u128(),
@@ -176,7 +176,7 @@ impl Engine {
             retry: pool.retry(record),
             guarantee: delivery.facts().guarantee,
             due: record.due,
-            deadline: pool.deadline(record),
+            deadline: if called { pool.deadline_if(record, true) } else { pool.deadline(record) },
             doubt: delivery.facts().doubt(),
             before: record.notes.reason().unwrap_or("its outcome is not known").to_owned(),
         }
