@@ -546,6 +546,35 @@ fn a_post_that_would_be_later_than_it_allows_is_missed_and_never_sent() {
 }
 
 #[test]
+fn what_is_late_is_spread_evenly_and_in_order_also_where_memory_holds_a_small_part_of_it() {
+    let mut rig = Rig::new();
+    for number in 0..400 {
+        rig.stored(100_000 + 9_000 * number, &Post::new("p", vec![0; 60_000]));
+    }
+    let policy = CatchUp::at_once().spread_over(Duration::from_secs(600));
+    let mut rig = rig.restart(3_701 * SECOND, |pool| pool.catch_up = policy);
+    assert!(rig.engine.posts.len() < 100, "a test of nothing");
+    let mut sent: Vec<(usize, Timestamp)> = Vec::new();
+    for minute in 0..12 {
+        for _ in 0..120 {
+            rig.delivered.reverse();
+            while !rig.delivered.is_empty() {
+                let delivery = rig.call();
+                sent.push((minute, delivery.facts().due));
+                rig.answer(&delivery, Ok("u"));
+            }
+            rig.pass(SECOND / 2);
+            rig.work();
+        }
+    }
+    let in_minute = |minute| sent.iter().filter(|(at, _)| *at == minute).count();
+    let each: Vec<usize> = (0..12).map(in_minute).collect();
+    let unsorted = sent.windows(2).filter(|pair| pair[0].1 > pair[1].1).count();
+    assert!(sent.is_sorted_by_key(|(_, due)| due), "{unsorted} {each:?}");
+    assert!(each[..10].iter().all(|posts| (25..=60).contains(posts)) && sent.len() == 400, "{each:?}");
+}
+
+#[test]
 fn what_was_called_once_is_not_missed_as_late() {
     for is_called in [true, false] {
         let mut rig = Rig::with(|pool| pool.catch_up = CatchUp::at_once().miss_after(Duration::from_secs(60)));

@@ -23,6 +23,16 @@ pub enum Placing {
     Done,
 }
 
+/// The window over which late posts are spread.
+#[derive(Clone, Copy, Default, Debug)]
+pub struct Spread {
+    began: Timestamp,
+    until: Timestamp,
+    /// Those up to this due have their places, all of them before `from`.
+    through: Option<Timestamp>,
+    from: Timestamp,
+}
+
 impl Engine {
     /// Finds the place of a post that is to be claimed among those of its profile, and of what is late; false if it has to
     /// wait for it.
@@ -67,21 +77,28 @@ impl Engine {
             if site.late.is_empty() || !(is_full || site.window.is_passed(self.now.wall.before(LATE))) {
                 continue;
             }
-            if site.spread_until <= self.now.wall {
-                site.spread_until = self.now.wall.after(pool.catch_up.spread());
+            let (now, window) = (self.now.wall, pool.catch_up.spread());
+            // A window that is over, or that a clock which has stepped back since has made longer.
+            if site.spread.until <= now || site.spread.until > now.after(window) {
+                site.spread = Spread { began: now, until: now.after(window), from: now, through: None };
             }
-            let (until, cursor) = (site.spread_until, site.window.cursor());
+            let cursor = site.window.cursor();
             let late = std::mem::take(&mut site.late);
             if is_full {
                 marks::reach(Mark::SpreadInPart);
             }
-            self.spread(place, &late, until, is_full.then_some(cursor.at));
+            self.spread(place, &late, is_full.then_some(cursor.at));
         }
     }
 
-    /// Spreads these until then; if more will follow, whose dues come after `through`, they get their share only.
-    fn spread(&mut self, place: usize, late: &[(u32, Seq)], until: Timestamp, through: Option<Timestamp>) {
+    /// Spreads these over what is left; if more will follow, whose dues come after `through`, they get their share only, and
+    /// the others come behind them.
+    fn spread(&mut self, place: usize, late: &[(u32, Seq)], through: Option<Timestamp>) {
         let now = self.now.wall;
+        let Some(Spread { began, until, from, through: done }) = self.sites.get(place).map(|site| site.spread) else {
+            return;
+        };
+        let from = from.max(now);
         // One that was changed meanwhile finds its place anew.
         let waits = |post: &Resident, seq: Seq| post.record.seq == seq && post.placing == Placing::Waits;
         let mut order: Vec<_> = late
@@ -92,18 +109,22 @@ impl Engine {
             })
             .collect();
         order.sort_unstable();
-        let first = order.first().map_or(now, |(due, ..)| *due);
-        let end = through.filter(|through| *through < now).map_or(until, |through| {
-            let (part, whole) = (through.since(first).as_millis(), now.since(first).as_millis().max(1));
-            let share = until.since(now).as_millis() * part / whole;
-            now.after(Duration::from_millis(u64::try_from(share).unwrap_or(u64::MAX)))
+        let first = done.or(order.first().map(|(due, ..)| *due)).unwrap_or(began);
+        let through = through.filter(|through| *through < began);
+        let end = through.map_or(until, |through| {
+            let (part, whole) = (through.since(first).as_millis(), began.since(first).as_millis().max(1));
+            let share = until.since(from).as_millis() * part / whole;
+            from.after(Duration::from_millis(u64::try_from(share).unwrap_or(u64::MAX)))
         });
+        if let Some(site) = self.sites.get_mut(place).filter(|_| through.is_some()) {
+            (site.spread.from, site.spread.through) = (end, through);
+        }
         let posts = order.len();
         for (index, (_, _, slot)) in order.into_iter().enumerate() {
             let (Some(post), Some(site)) = (self.posts.get_mut(slot as usize), self.sites.get_mut(place)) else {
                 continue;
             };
-            let at = spread(now, end, index, posts);
+            let at = spread(from, end, index, posts);
             post.placing = Placing::Done;
             let at = site.gaps.place(post.record.body.profile(), at, true, now).ceil_millis();
             // It was late when it was put here; the clock may have stepped back since.

@@ -10,6 +10,7 @@ use crate::reply::Promise;
 use crate::time::Timestamp;
 
 use super::PoolSettings;
+use super::late::Spread;
 use super::queues::Managed;
 use super::window::Window;
 
@@ -26,8 +27,7 @@ pub struct Site {
     pub waiting: Vec<(u32, Seq)>,
     /// Posts that are late, and are to be spread.
     pub late: Vec<(u32, Seq)>,
-    /// Until when late posts are spread.
-    pub spread_until: Timestamp,
+    pub spread: Spread,
     pub gaps: Gaps,
     pub lines: HashMap<Box<str>, Line, FxBuildHasher>,
     pub queues: HashMap<Box<str>, Managed, FxBuildHasher>,
@@ -73,7 +73,7 @@ impl Site {
             held: HashMap::default(),
             waiting: Vec::new(),
             late: Vec::new(),
-            spread_until: Timestamp::MIN,
+            spread: Spread::default(),
             gaps: Gaps::new(&pool.catch_up, last_commit_at),
             lines: HashMap::default(),
             queues: HashMap::default(),
