@@ -425,6 +425,18 @@ fn a_store_that_hangs_while_it_is_asked_keeps_nobody_waiting() {
 }
 
 #[test]
+fn a_change_whose_commit_fails_is_not_confirmed() {
+    let mut rig = Rig::new();
+    let id = rig.stored(30_000, &Post::new("p", "x"));
+    let wishes = [Wish::Cancel, Wish::PublishNow, Wish::Edit { part: 0, payload: "y".into() }];
+    let replies = wishes.map(|wish| rig.wish(id, wish));
+    assert!(matches!(rig.asked.front(), Some(Request::Commit { .. })));
+    rig.engine.handle_answer(rig.now, Answer::Committed(Err(StoreError::Poisoned)));
+    rig.turn();
+    assert!(replies.into_iter().all(|reply| matches!(given(reply), Some(Err(_)))));
+}
+
+#[test]
 fn a_store_that_fails_ends_everything_with_a_reason() {
     let mut rig = Rig::new();
     let claimed = rig.schedule(1_000);
