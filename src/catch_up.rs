@@ -32,7 +32,7 @@ impl CatchUp {
         Self { spread: Duration::ZERO, gap: Duration::ZERO, miss_after: None }
     }
 
-    /// Spreads what is late evenly over so long.
+    /// Spreads what is late evenly over so long, in the order of the dues. What becomes due meanwhile is on time.
     #[must_use]
     pub const fn spread_over(mut self, window: Duration) -> Self {
         self.spread = window;
@@ -104,13 +104,22 @@ impl Gaps {
         let floor = if late { next.unwrap_or(self.floor) } else { next.unwrap_or(Timestamp::MIN) };
         let placed = at.max(floor);
         if late || next.is_some() {
-            if self.next.len() >= self.prune_at {
-                self.next.retain(|_, next| *next > now);
-                self.prune_at = 1_024.max(self.next.len() * 2);
-            }
-            self.next.insert(profile.into(), placed.after(self.gap));
+            self.keep(profile, placed, now);
         }
         placed
+    }
+
+    /// A post of this profile goes at `placed`: the next one keeps its distance.
+    pub fn keep(&mut self, profile: &str, placed: Timestamp, now: Timestamp) {
+        if self.gap.is_zero() || profile.is_empty() {
+            return;
+        }
+        if self.next.len() >= self.prune_at {
+            self.next.retain(|_, next| *next > now);
+            self.prune_at = 1_024.max(self.next.len() * 2);
+        }
+        let after = placed.after(self.gap);
+        self.next.entry(profile.into()).and_modify(|next| *next = after.max(*next)).or_insert(after);
     }
 }
 
@@ -163,6 +172,18 @@ mod tests {
                 prop_assert!((step - window / posts as i64).abs() <= 1);
             }
         }
+    }
+
+    #[test]
+    fn who_goes_at_a_place_of_old_lets_those_keep_theirs_that_come_after_it() {
+        let mut gaps = Gaps::new(&CatchUp::at_once().min_gap(Duration::from_secs(60)), Timestamp::MIN);
+        let at = |seconds: i64| Timestamp::from_millis(seconds * 1_000);
+        gaps.keep("a", at(10), at(0));
+        assert_eq!(gaps.place("a", at(20), false, at(0)), at(70));
+        gaps.keep("a", at(10), at(0));
+        assert_eq!(gaps.place("a", at(80), false, at(0)), at(130));
+        gaps.keep("", at(10), at(0));
+        assert_eq!(gaps.place("", at(20), false, at(0)), at(20));
     }
 
     #[test]

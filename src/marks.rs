@@ -31,6 +31,7 @@ marks! {
     Rewound = "the wheel goes back with the wall clock",
     MissedAhead = "a post that had to step back is missed before its turn",
     SpreadAfterStep = "a post that was late is not late any more when it gets its place",
+    LeftToItsPlace = "a late post has a place that is far, and memory is needed for others",
     SpreadInPart = "posts are spread while memory has no room for all that are late",
     GoesBefore = "a post in order is taken back from its shard for one that has to go before it",
     // The window.

@@ -190,6 +190,29 @@ fn an_occurrence_that_the_network_did_not_take_is_called_off_with_its_series() {
 }
 
 #[test]
+fn an_occurrence_in_doubt_that_the_host_wants_sent_again_goes_on_when_its_series_ends() {
+    let mut rig = Rig::with(|pool| pool.guarantee = Guarantee::AtMostOnce);
+    set(&mut rig, &Post::new("p", "x"));
+    rig.pass(800_000);
+    rig.work();
+    let first = rig.call();
+    rig.end(&first, Ending::TimedOut { after: Duration::from_secs(60) });
+    rig.work();
+    rig.pass(10_000);
+    rig.work();
+    if let Some(asked) = rig.delivered.pop() {
+        rig.end(&asked, Ending::Unreconciled(BroadcastError::permanent("cannot be asked")));
+        rig.work();
+    }
+    drop(rig.ask(|promise| Command::Pause { place: 0, paused: true, promise }));
+    rig.wished(first.id(), Wish::Resolve(Resolution::SendAgain)).unwrap();
+    end(&mut rig);
+    drop(rig.ask(|promise| Command::Pause { place: 0, paused: false, promise }));
+    rig.work();
+    assert_eq!(rig.call().id(), first.id());
+}
+
+#[test]
 fn the_next_occurrence_is_shown_whether_it_is_planned_or_not() {
     let mut rig = Rig::new();
     set(&mut rig, &Post::new("p", "x"));
@@ -227,6 +250,34 @@ fn a_late_occurrence_that_was_left_to_the_store_is_called_off_with_its_series() 
     end(&mut rig);
     let status = rig.status(PostId::new(rig.engine.settings.store, occurrence)).unwrap();
     assert_eq!((status.state(), status.payload().to_vec()), (State::Cancelled, b"x".to_vec()));
+}
+
+#[test]
+fn a_late_occurrence_that_waits_for_its_place_is_called_off_with_its_series() {
+    let mut rig = Rig::new();
+    set(&mut rig, &Post::new("p", "x"));
+    rig.pass(745_000);
+    rig.work();
+    // Two hundred that memory does not hold are late before it, and as many after it.
+    for number in 0..400 {
+        rig.stored(35_000 + 100 * number, &Post::new("p", vec![0; 60_000]));
+    }
+    let mut rig = rig.restart(100_000, |pool| {
+        pool.catch_up = CatchUp::at_once().spread_over(Duration::from_secs(3 * 3_600));
+    });
+    let occurrence = PostId::new(rig.engine.settings.store, Seq(1));
+    // An hour later the next one is planned.
+    for _ in 0..3_700 {
+        rig.pass(1_000);
+        rig.work();
+        while !rig.delivered.is_empty() {
+            let delivery = rig.call();
+            rig.answer(&delivery, Ok("u"));
+        }
+    }
+    assert_eq!(rig.status(occurrence).unwrap().payload().to_vec(), b"x");
+    end(&mut rig);
+    assert_eq!(rig.status(occurrence).unwrap().state(), State::Cancelled);
 }
 
 #[test]

@@ -512,134 +512,34 @@ fn what_follows_on_a_late_answer_waits_for_the_end_of_the_call_after_it() {
 
 #[test]
 fn what_a_late_answer_has_said_outlives_a_shutdown_during_the_call_after_it() {
-    let mut rig = Rig::new();
-    rig.stored(0, &Post::new("p", "1").then("2"));
-    let hangs = rig.call();
-    rig.end(&hangs, timeout());
-    rig.work();
-    rig.pass(10 * SECOND);
-    rig.work();
-    drop(rig.call());
-    let late = attempt(&hangs, true, Ending::Answered(Ok(Receipt::new("late"))));
-    rig.report(Report { late: vec![late], ..Report::default() });
-    drop(rig.ask(|promise| Command::Shutdown { grace: Duration::ZERO, promise }));
-    rig.work();
-    let mut rig = rig.restart(SECOND, |_| {});
-    let next = rig.call();
-    assert_eq!((next.part(), next.receipts(), next.is_redelivery()), (1, &[Receipt::new("late")][..], false));
-}
-
-#[test]
-fn a_post_that_would_be_later_than_it_allows_is_missed_and_never_sent() {
-    let mut rig = Rig::new();
-    let post = Post::new("p", "x").expires_after(Duration::from_secs(30));
-    let id = rig.stored(10_000, &post);
-    let in_time = rig.stored(40_000, &post);
-    let mut rig = rig.restart(60 * SECOND, |_| {});
-    rig.work();
-    assert_eq!(rig.status(id).unwrap().outcome(), Some(&Outcome::Missed { by: Duration::from_secs(20) }));
-    let delivery = rig.call();
-    assert_eq!(delivery.id(), in_time);
-    // No retry either.
-    rig.answer(&delivery, Err(BroadcastError::transient("503").retry_after(Duration::from_secs(600))));
-    assert!(matches!(rig.status(in_time).unwrap().outcome(), Some(Outcome::Missed { .. })));
-}
-
-#[test]
-fn what_is_late_is_spread_evenly_and_in_order_also_where_memory_holds_a_small_part_of_it() {
-    let mut rig = Rig::new();
-    for number in 0..400 {
-        rig.stored(100_000 + 9_000 * number, &Post::new("p", vec![0; 60_000]));
-    }
-    let policy = CatchUp::at_once().spread_over(Duration::from_secs(600));
-    let mut rig = rig.restart(3_701 * SECOND, |pool| pool.catch_up = policy);
-    assert!(rig.engine.posts.len() < 100, "a test of nothing");
-    let mut sent: Vec<(usize, Timestamp)> = Vec::new();
-    for minute in 0..12 {
-        for _ in 0..120 {
-            rig.delivered.reverse();
-            while !rig.delivered.is_empty() {
-                let delivery = rig.call();
-                sent.push((minute, delivery.facts().due));
-                rig.answer(&delivery, Ok("u"));
-            }
-            rig.pass(SECOND / 2);
-            rig.work();
-        }
-    }
-    let in_minute = |minute| sent.iter().filter(|(at, _)| *at == minute).count();
-    let each: Vec<usize> = (0..12).map(in_minute).collect();
-    let unsorted = sent.windows(2).filter(|pair| pair[0].1 > pair[1].1).count();
-    assert!(sent.is_sorted_by_key(|(_, due)| due), "{unsorted} {each:?}");
-    assert!(each[..10].iter().all(|posts| (25..=60).contains(posts)) && sent.len() == 400, "{each:?}");
-}
-
-#[test]
-fn what_was_called_once_is_not_missed_as_late() {
-    for is_called in [true, false] {
-        let mut rig = Rig::with(|pool| pool.catch_up = CatchUp::at_once().miss_after(Duration::from_secs(60)));
-        let id = rig.stored(0, &Post::new("p", "x"));
-        if is_called {
-            let delivery = rig.call();
-            rig.answer(&delivery, Err(BroadcastError::throttled("429").retry_after(Duration::from_secs(90))));
+    for is_closing in [false, true] {
+        let mut rig = Rig::new();
+        rig.stored(0, &Post::new("p", "1").then("2"));
+        let hangs = rig.call();
+        rig.end(&hangs, timeout());
+        rig.work();
+        rig.pass(10 * SECOND);
+        rig.work();
+        drop(rig.call());
+        let late = attempt(&hangs, true, Ending::Answered(Ok(Receipt::new("late"))));
+        let late = Report { late: vec![late], ..Report::default() };
+        let close = |rig: &mut Rig| {
+            let grace = Duration::from_secs(10);
+            drop(rig.ask(|promise| Command::Shutdown { grace, promise }));
+        };
+        if is_closing {
+            close(&mut rig);
+            rig.report(late);
         } else {
-            drop(rig.ask(|promise| Command::Pause { place: 0, paused: true, promise }));
-            rig.work();
+            rig.report(late);
+            close(&mut rig);
         }
-        rig.pass(90 * SECOND);
         rig.work();
-        drop(rig.ask(|promise| Command::Pause { place: 0, paused: false, promise }));
-        rig.work();
-        rig.pass(SECOND);
-        rig.work();
-        let expected = if is_called { State::InFlight } else { State::Missed };
-        assert_eq!(rig.status(id).unwrap().state(), expected);
+        let mut rig = rig.restart(SECOND, |_| {});
+        let next = rig.call();
+        let seen = (next.part(), next.receipts(), next.is_redelivery());
+        assert_eq!(seen, (1, &[Receipt::new("late")][..], false), "{is_closing}");
     }
-}
-
-#[test]
-fn after_downtime_a_pool_misses_spreads_and_keeps_distances_as_its_policy_says() {
-    let policy = CatchUp::at_once().miss_after(Duration::from_secs(3_600));
-    let mut rig = Rig::new();
-    let old = rig.stored(10_000, &Post::new("p", "old"));
-    let fresh = rig.stored(4_000_000, &Post::new("p", "fresh"));
-    let mut rig = rig.restart(5_000 * SECOND, |pool| pool.catch_up = policy);
-    assert!(matches!(rig.status(old).unwrap().outcome(), Some(Outcome::Missed { .. })));
-    assert_eq!(rig.call().id(), fresh);
-
-    let policy = CatchUp::at_once().spread_over(Duration::from_secs(600));
-    let mut rig = Rig::new();
-    for n in 0..10 {
-        rig.stored(10_000 + n, &Post::new("p", "x"));
-    }
-    let mut rig = rig.restart(5_000 * SECOND, |pool| pool.catch_up = policy);
-    let mut seen = Vec::new();
-    for _ in 0..600 {
-        rig.pass(SECOND);
-        rig.work();
-        seen.push(rig.delivered.len());
-    }
-    assert_eq!(seen.last(), Some(&10));
-    for (second, count) in seen.iter().enumerate() {
-        let due = second as f64 / 60.0;
-        assert!((*count as f64 - due).abs() <= 1.1, "{count} after {second} s");
-    }
-
-    let policy = CatchUp::at_once().min_gap(Duration::from_secs(60));
-    let mut rig = Rig::new();
-    let ids: Vec<_> = (0..4).map(|n| rig.stored(10_000 + n, &Post::new("p", "x").profile("a"))).collect();
-    let other = rig.stored(10_000, &Post::new("p", "x").profile("b"));
-    let mut rig = rig.restart(5_000 * SECOND, |pool| pool.catch_up = policy);
-    let mut seen = Vec::new();
-    for second in 0..300 {
-        rig.work();
-        seen.extend(rig.delivered.drain(..).map(|delivery| (second, delivery.id())));
-        rig.pass(SECOND);
-    }
-    let own: Vec<_> = seen.iter().filter(|(_, id)| *id != other).collect();
-    assert_eq!(own.iter().map(|(_, id)| *id).collect::<Vec<_>>(), ids);
-    assert!(own.windows(2).all(|pair| pair[1].0 - pair[0].0 >= 60), "{own:?}");
-    assert_eq!(seen.iter().find(|(_, id)| *id == other).unwrap().0, 0);
 }
 
 // --- order and threads ---

@@ -37,6 +37,8 @@ mod changes_tests;
 #[cfg(test)]
 mod delivery_tests;
 #[cfg(test)]
+mod late_tests;
+#[cfg(test)]
 mod race_tests;
 #[cfg(test)]
 mod tests;

@@ -300,7 +300,7 @@ impl Engine {
             (SeriesWish::Set { schedule, misfire, post, promise }, before) => {
                 let Some(pool) = self.settings.pools.get(post.pool) else { return promise.fulfil(Err(Error::Closed)) };
                 let (pool, body, count) =
-                    (pool.name.as_ref().into(), post.body, before.as_ref().map_or(0, |old| old.count));
+                    (pool.name.as_ref().into(), post.body.as_occurrence(), before.as_ref().map_or(0, |old| old.count));
                 self.commits.begin_unit();
                 let planned = self.call_off(key, before.as_ref(), from);
                 let series = Series { schedule: *schedule, misfire, pool, body, cursor: now, count, planned };

@@ -27,6 +27,8 @@ pub enum Listing {
     Count { place: usize, until: Timestamp },
     /// The zone data is another one: dues that were said as local times are derived again.
     Rezone { place: usize, until: Timestamp },
+    /// They are late and more than memory holds: how many there are is counted.
+    Late { place: usize, until: Timestamp },
     /// They are old, and are given up.
     Bury { place: usize, until: Timestamp },
 }
@@ -36,7 +38,8 @@ impl Listing {
         match self {
             Self::Show { promise, .. } => promise.fulfil(Err(error.clone())),
             Self::Requeue { promise, .. } => promise.fulfil(Err(error.clone())),
-            Self::Release { .. } | Self::Count { .. } | Self::Rezone { .. } | Self::Bury { .. } => {}
+            Self::Release { .. } | Self::Count { .. } | Self::Rezone { .. } | Self::Late { .. } | Self::Bury { .. } => {
+            }
         }
     }
 }
@@ -127,6 +130,13 @@ impl Engine {
                 self.rezone_page(place, posts, is_last);
                 if !is_last {
                     self.list(place, through, until, Listing::Rezone { place, until });
+                }
+            }
+            Listing::Late { place, until } => {
+                let is_last = through >= Cursor::through(until);
+                self.count_late(place, posts.len(), is_last);
+                if !is_last {
+                    self.list(place, through, until, Listing::Late { place, until });
                 }
             }
             Listing::Bury { place, until } => {

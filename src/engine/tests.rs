@@ -43,6 +43,18 @@ impl Rig {
 
     /// The same, with this release of the zone data.
     pub fn with_zones(
+        store: MemoryStore,
+        now: Now,
+        zones: &'static str,
+        change: impl FnOnce(&mut PoolSettings),
+    ) -> Self {
+        let mut rig = Self::waiting(store, now, zones, change);
+        rig.work();
+        rig
+    }
+
+    /// The same, and the store has answered nothing yet.
+    pub fn waiting(
         mut store: MemoryStore,
         now: Now,
         zones: &'static str,
@@ -83,7 +95,6 @@ impl Rig {
         let (asked, early, delivered, events) = (VecDeque::new(), Vec::new(), Vec::new(), Vec::new());
         let mut rig = Self { engine, store, log, now, asked, early, delivered, events, stopped: false };
         rig.turn();
-        rig.work();
         rig
     }
 
@@ -417,6 +428,12 @@ fn a_store_that_hangs_while_it_is_asked_keeps_nobody_waiting() {
     // The answers that come after all belong to nobody, and what was refused is not done.
     rig.work();
     assert_eq!(rig.status(id).unwrap().state(), crate::id::State::Scheduled);
+    // Nor does it stand in the way of later ones.
+    rig.wished(id, Wish::Reschedule(rig.now.wall.after(Duration::from_secs(20)))).unwrap();
+    let here = rig.wish(id, Wish::Cancel);
+    assert!(matches!(rig.asked.front(), Some(Request::Commit { .. })), "it is in memory");
+    rig.work();
+    assert!(matches!(given(here), Some(Ok(()))));
     drop(rig.ask(|promise| Command::Get { post: id.into(), promise }));
     drop(rig.ask(|promise| Command::Shutdown { grace: Duration::ZERO, promise }));
     assert!(!rig.stopped, "the store has still to answer");

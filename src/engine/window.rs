@@ -15,6 +15,7 @@ use crate::post::{Called, Claimed, Cursor, Page, Record, Stored};
 use crate::sabotage::{self, Switch};
 use crate::time::Timestamp;
 
+use super::late::Placing;
 use super::lifecycle::Phase;
 use super::message::{Effect, Request};
 use super::site::Site;
@@ -159,7 +160,11 @@ impl Engine {
             Some(Claimed { .. }) if sabotage::is(Switch::ForgetDoubt) => (Phase::Armed, None),
             Some(Claimed { attempt, .. }) => (Phase::Armed, Some(attempt)),
         };
+        let is_behind = self.is_behind_backlog(place, record.ready_at());
         let slot = self.admit(place, record, phase);
+        if let Some(post) = self.posts.get_mut(slot as usize).filter(|_| is_behind) {
+            post.placing = Placing::Behind;
+        }
         match doubt {
             Some(attempt) => self.doubt(place, slot, attempt),
             None => self.proceed(slot),

@@ -2,8 +2,8 @@
 //! another one.
 //!
 //! ```text
-//! flags u8 (1: in order, 2: has a key, 4: has terms) | priority u8 | fingerprint u64 LE
-//! | key length u8, key | profile length u8, profile | if it has terms: their length u16 LE, terms | payload
+//! flags u8 (1: in order, 2: has a key, 4: has terms, 8: one of a series) | priority u8
+//! | fingerprint u64 LE | key length u8, key | profile length u8, profile | if it has terms: their length u16 LE, terms | payload
 //! terms    (tag u8, value)*; what most posts do without
 //!          1 expires after, i64 µs | 2 not later than, i64 µs | 3 guarantee, u8 | 4 lead of preparing, i64 µs
 //!          5 retry: base, longest, age i64 µs, attempts u32 | 6 parts: count u16, length of each u32
@@ -25,6 +25,7 @@ use super::{Guarantee, Post, Priority};
 const IN_ORDER: u8 = 1;
 const HAS_KEY: u8 = 2;
 const HAS_TERMS: u8 = 4;
+const OCCURRENCE: u8 = 8;
 const KEY_AT: usize = 10;
 
 const EXPIRES_AFTER: u8 = 1;
@@ -132,6 +133,18 @@ impl Body {
     /// Whether the post asks for order within its profile; without a profile there is none.
     pub fn in_order(&self) -> bool {
         self.0[0] & IN_ORDER != 0 && !self.profile().is_empty()
+    }
+
+    /// The same post, as one of a series.
+    pub fn as_occurrence(&self) -> Self {
+        let mut bytes = BytesMut::from(&self.0[..]);
+        bytes[0] |= OCCURRENCE;
+        Self(bytes.freeze())
+    }
+
+    /// Whether it is one of a series.
+    pub fn is_occurrence(&self) -> bool {
+        self.0[0] & OCCURRENCE != 0
     }
 
     /// The post's priority.

@@ -23,7 +23,8 @@ pub struct Record {
     pub seq: Seq,
     pub pool: PoolId,
     /// When something is to be done next; whole milliseconds. Before `due`: it is to be prepared. Equal to `due`
-    /// before the first attempt, later after it. On a [`Shelf`](super::Shelf): nothing happens by itself.
+    /// before the first attempt, later after it or if it was late and has a place of its own. On a
+    /// [`Shelf`](super::Shelf): nothing happens by itself.
     pub at: Timestamp,
     /// When the post is promised; whole milliseconds.
     pub due: Timestamp,
@@ -49,6 +50,11 @@ impl Record {
     /// The number of the claim that comes next: no two calls of a post have the same.
     pub fn next_claim(&self) -> u32 {
         self.notes.calls().saturating_add(self.attempts).saturating_add(1)
+    }
+
+    /// Whether it has never been called, and goes at an instant later than its due.
+    pub fn is_placed(&self) -> bool {
+        self.at > self.due && self.next_claim() == 1
     }
 
     /// Whether it waits to be prepared.
