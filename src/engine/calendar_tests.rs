@@ -281,6 +281,27 @@ fn a_late_occurrence_that_waits_for_its_place_is_called_off_with_its_series() {
 }
 
 #[test]
+fn of_late_occurrences_that_wait_the_last_thousand_are_called_off_with_their_series() {
+    let mut rig = Rig::new();
+    drop(rig.ask(|promise| Command::Pause { place: 0, paused: true, promise }));
+    let schedule = Box::new("cron UTC * * * * *".parse().unwrap());
+    let post = Box::new(NewPost { body: Body::encode(&Post::new("p", "x")), ..new("") });
+    series(&mut rig, |promise| SeriesWish::Set { schedule, misfire: Misfire::All, post, promise });
+    for _ in 0..1_100 {
+        rig.pass(60_000);
+        rig.work();
+    }
+    let planned = rig.engine.next_seq.0 - 1;
+    end(&mut rig);
+    let states: Vec<_> = (1..=planned)
+        .map(|seq| rig.status(PostId::new(rig.engine.settings.store, Seq(seq))).unwrap().state() == State::Cancelled)
+        .collect();
+    let first = states.iter().position(|is_cancelled| *is_cancelled).unwrap();
+    assert!(states[first..].iter().all(|is_cancelled| *is_cancelled));
+    assert!((1_000..1_005).contains(&(states.len() - first)) && first > 90, "{first} of {}", states.len());
+}
+
+#[test]
 fn an_occurrence_is_planned_once_wherever_the_process_dies() {
     for steps in 0..40 {
         let mut rig = Rig::new();
@@ -466,6 +487,58 @@ fn a_post_in_doubt_that_waits_in_its_shard_is_held_when_its_campaign_is_cancelle
 }
 
 #[test]
+fn what_is_shown_of_a_cancelled_campaign_counts_its_own_posts_and_those_that_are_still_out() {
+    let mut rig = Rig::with(|pool| pool.guarantee = Guarantee::AtMostOnce);
+    let reply = campaign(&mut rig, [0, 0, 1, 50_000, 500_000].into_iter(), false);
+    rig.work();
+    let ids = given(reply).unwrap().unwrap();
+    let other = rig.stored(0, &Post { campaign: Some("d".to_owned()), ..Post::new("p", "x") });
+    let alone = rig.stored(40_000, &Post::new("p", "x"));
+    rig.pass(1);
+    rig.work();
+    // The first is on the shelf of those in doubt, the second waits to be asked about, the third is being called; as is one
+    // of another campaign.
+    let mut calls: Vec<_> = std::mem::take(&mut rig.delivered);
+    calls.sort_by_key(Delivery::id);
+    assert_eq!(calls.iter().map(Delivery::id).collect::<Vec<_>>(), [ids[0], ids[1], ids[2], other]);
+    calls.iter().for_each(|delivery| assert!(delivery.facts().stage.call()));
+    rig.end(&calls[0], Ending::TimedOut { after: Duration::from_secs(1) });
+    rig.work();
+    rig.pass(10_000);
+    rig.work();
+    let asked = rig.call();
+    rig.end(&asked, Ending::Unreconciled(BroadcastError::permanent("nobody knows")));
+    rig.work();
+    assert_eq!(rig.shelf(Shelf::InDoubt), [ids[0]]);
+    rig.end(&calls[1], Ending::TimedOut { after: Duration::from_secs(1) });
+    rig.work();
+    let told = |rig: &mut Rig| shown(rig).map(|told| (told.cancelled, told.left, told.is_cancelled)).unwrap();
+    assert_eq!(told(&mut rig), (0, 5, false));
+    let reply = rig.ask(|promise| Command::CancelCampaign { name: "c".to_owned(), promise });
+    assert_eq!(told(&mut rig), (2, 3, true));
+    rig.work();
+    assert!(given(reply).unwrap().is_ok());
+    assert_eq!(told(&mut rig), (2, 3, true));
+    let mut held = rig.shelf(Shelf::InDoubt);
+    held.sort();
+    assert_eq!(held, ids[..2]);
+    assert_eq!(rig.status(alone).unwrap().state(), State::Scheduled, "it belongs to none");
+    assert_eq!(rig.status(other).unwrap().state(), State::InFlight);
+}
+
+#[test]
+fn a_campaign_that_nobody_cancelled_goes_on_after_a_restart() {
+    let (mut rig, _, delivery) = one_of_a_campaign();
+    rig.answer(&delivery, Ok("1"));
+    let more = campaign(&mut rig, [60_000].into_iter(), false);
+    rig.work();
+    let id = given(more).unwrap().unwrap()[0];
+    let mut rig = rig.restart(60_000, |_| {});
+    assert_eq!(rig.call().id(), id);
+    assert_eq!(shown(&mut rig).map(|told| (told.delivered, told.left, told.is_cancelled)), Some((1, 1, false)));
+}
+
+#[test]
 fn a_campaign_is_known_for_as_long_as_its_last_post() {
     let mut rig = Rig::new();
     drop(campaign(&mut rig, [1_000].into_iter(), false));
@@ -510,6 +583,46 @@ fn local_times_are_derived_again_when_the_zone_data_is_another_one() {
         assert_eq!(of(&mut rig, moved), local.instant().unwrap() + chrono::TimeDelta::hours(hours), "{zones}");
         assert_eq!(of(&mut rig, fixed), local.instant().unwrap() - chrono::TimeDelta::hours(1));
         assert_eq!(of(&mut rig, rescheduled), due.to_datetime());
+    }
+}
+
+#[test]
+fn local_times_of_all_pools_are_derived_again_once() {
+    let local: crate::schedule::LocalTime = "local 2030-03-20T12:00 Europe/Berlin".parse().unwrap();
+    let (start, meant) = (Timestamp::from_millis(1_900_000_000_000), Timestamp::due(local.instant().unwrap()));
+    let now = |before: u64| Now {
+        wall: meant.before(Duration::from_secs(before)),
+        mono: Duration::ZERO,
+        machine: Duration::ZERO,
+    };
+    let open = |store: &crate::store::MemoryStore, zones, now| {
+        let mut rig = Rig::waiting_with(store.clone(), now, zones, &["p", "q"], |_| {});
+        let asked = rig.asked.iter().filter(|asked| matches!(asked, Request::List { .. })).count();
+        rig.work();
+        (rig, asked)
+    };
+    assert!(now(0).wall > start);
+    let (mut rig, asked) = open(&Default::default(), "one", now(7_230));
+    assert_eq!(asked, 0, "nothing is known of it");
+    // Under that data it meant an hour earlier. One of them has been tried by then, and keeps its due.
+    let said = |pool: &str| Post::new(pool, "x").at_local(local);
+    let hour_before = 7_230_000 - 3_600_000;
+    let tried = rig.stored(0, &said("p"));
+    let fails = rig.call();
+    rig.answer(&fails, Err(BroadcastError::transient("503").retry_after(Duration::from_secs(7_200))));
+    let ids: Vec<_> =
+        ["p", "q"].iter().flat_map(|pool| [*pool; 20]).map(|pool| rig.stored(hour_before, &said(pool))).collect();
+    let store = rig.store.clone();
+    drop(rig);
+    for (near, zones, lists) in [(7_000, "one", 0), (7_000, "two", 2), (7_000, "two", 0), (3_630, "two", 0)] {
+        let (mut rig, asked) = open(&store, zones, now(near));
+        assert_eq!(asked, lists, "{zones}");
+        let hours = if zones == "one" { 1 } else { 0 };
+        let expected = local.instant().unwrap() - chrono::TimeDelta::hours(hours);
+        assert!(ids.iter().all(|id| rig.status(*id).unwrap().due() == expected), "{zones}");
+        assert!(rig.status(tried).unwrap().due() < expected);
+        assert!(rig.engine.posts.len() < 3, "what is far is left to the store: {}", rig.engine.posts.len());
+        assert!(rig.asked.is_empty());
     }
 }
 

@@ -267,6 +267,62 @@ mod tests {
     }
 
     #[test]
+    fn new_posts_and_changes_go_together_where_both_fit_and_take_turns_where_not() {
+        let (most, bytes) = (limits::COMMIT_CHANGES as u64, limits::COMMIT_BYTES);
+        let cases = [
+            (most / 2, most / 2, 1, true),
+            (most / 2, most / 2 + 1, 1, false),
+            (most - 1, 1, 1, true),
+            (1, 1, bytes / 2, true),
+            (1, 1, bytes / 2 + 1, false),
+            (2, 1, bytes / 2, false),
+        ];
+        for (new, changed, bytes, together) in cases {
+            let mut commits = Commits::default();
+            for turn in 0..2 {
+                let units = (0..new).map(|seq| change(1_000_000 * turn + seq));
+                let then = Then::Noted { promise: None, event: None };
+                commits.add_new(units, then, bytes * new as usize);
+                (0..changed).for_each(|seq| commits.add(change(seq + most * 4), None, bytes));
+                let first = commits.send().map(|(changes, _)| changes.len() as u64);
+                let expected = if together { new + changed } else { new };
+                assert_eq!(first, Some(expected), "{new} new, {changed} changed, {bytes} bytes each");
+                let second = commits.send().map(|(changes, _)| changes.len() as u64);
+                assert_eq!(second, (!together).then_some(changed));
+                (0..2).for_each(|_| drop(commits.received()));
+                // What comes alone goes alone, and does not use up a turn.
+                commits.add(change(7), None, 1);
+                assert_eq!(commits.send().map(|(changes, _)| changes.len()), Some(1));
+                drop(commits.received());
+                if !together {
+                    break;
+                }
+            }
+            assert!(commits.is_empty() && !commits.is_full());
+        }
+        let mut commits = Commits::default();
+        // Both lines have more than fits: neither waits for the other.
+        (0..3 * most).for_each(|seq| commits.add(change(seq), None, 1));
+        (0..3).for_each(|turn| {
+            let then = Then::Noted { promise: None, event: None };
+            commits.add_new((0..most).map(|seq| change(most * (10 + turn) + seq)), then, 1);
+        });
+        let is_new = |changes: &[Change]| {
+            changes.iter().any(|change| matches!(change, Change::Release { home } if home.seq.0 >= 10 * most))
+        };
+        let mut turns = Vec::new();
+        while let Some((changes, _)) = commits.send() {
+            turns.push(is_new(&changes));
+            commits.received();
+        }
+        assert_eq!(turns, [true, false, true, false, true, false]);
+        commits.add(change(0), None, limits::UNCOMMITTED_BYTES - 1);
+        assert!(!commits.is_full());
+        commits.add(change(0), None, 1);
+        assert!(commits.is_full());
+    }
+
+    #[test]
     fn what_belongs_together_is_in_one_commit_however_full_it_is() {
         for before in [0, 1, limits::COMMIT_CHANGES - 1, limits::COMMIT_CHANGES, limits::COMMIT_CHANGES + 1] {
             let mut commits = Commits::default();

@@ -87,7 +87,7 @@ impl Engine {
         if placed.before(ahead) > now {
             let is_full = site.window.is_filled(self.settings.memory);
             if !(is_full && self.go_to_place(slot)) {
-                self.wait_until(slot, placed.before(ahead));
+                self.proceed(slot);
             }
             return false;
         }

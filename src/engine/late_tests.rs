@@ -249,6 +249,61 @@ fn what_becomes_late_in_the_same_window_is_spread_over_the_rest_of_it() {
 }
 
 #[test]
+fn what_has_begun_or_is_over_is_not_spread() {
+    let mut rig = Rig::new();
+    let begun = rig.stored(0, &Post::new("p", "x"));
+    let fails = rig.call();
+    rig.answer(&fails, Err(BroadcastError::transient("503").retry_after(Duration::from_secs(100))));
+    let thread = rig.stored(0, &Post::new("p", "1").then("2"));
+    let first = rig.call();
+    rig.answer(&first, Ok("1"));
+    let throttled = rig.call();
+    rig.answer(&throttled, Err(BroadcastError::throttled("429").retry_after(Duration::from_secs(100))));
+    (0..20).for_each(|number| _ = rig.stored(1_000 + number, &Post::new("p", "x")));
+    let over = rig.stored(50_000, &Post::new("p", "x").expires_after(Duration::from_secs(60)));
+    let mut rig = rig.restart(3_600 * SECOND, |pool| pool.catch_up = over_an_hour());
+    assert_eq!(rig.status(over).unwrap().state(), State::Missed);
+    let at_once: Vec<_> = rig.delivered.iter().map(Delivery::id).collect();
+    assert!(at_once.contains(&begun) && at_once.contains(&thread) && at_once.len() == 3, "{at_once:?}");
+}
+
+fn over_an_hour() -> CatchUp {
+    over(3_600)
+}
+
+#[test]
+fn what_was_claimed_before_the_process_died_is_spread_too() {
+    let mut rig = Rig::new();
+    (0..10).for_each(|_| _ = rig.stored(60_000, &Post::new("p", "x")));
+    rig.pass(58_500);
+    rig.work();
+    let mut rig = rig.restart(3_600 * SECOND, |pool| pool.catch_up = over(600));
+    assert_eq!(rig.delivered.len(), 1);
+    assert_eq!(sent_within(&mut rig, 610).len(), 10);
+}
+
+#[test]
+fn a_post_is_missed_when_its_deadline_has_passed_and_not_when_its_place_comes() {
+    let mut rig = Rig::with(|pool| pool.catch_up = CatchUp::at_once().min_gap(Duration::from_secs(60)));
+    let post = Post::new("p", "x").profile("a").expires_after(Duration::from_secs(90));
+    // On time, whatever it may wait for.
+    let start = rig.now.wall;
+    let on_time = rig.stored(30_000, &post);
+    let sent = sent_within(&mut rig, 40);
+    assert!((0..=500).contains(&lateness(&sent, start, on_time)));
+    let four: Vec<_> = (0..4).map(|_| rig.stored(60_000, &post)).collect();
+    let mut rig = rig.restart(62 * SECOND, |pool| {
+        pool.catch_up = CatchUp::at_once().min_gap(Duration::from_secs(60));
+    });
+    let states = |rig: &mut Rig| four.iter().map(|id| rig.status(*id).unwrap().state()).collect::<Vec<_>>();
+    // There are places for two of them before they are over.
+    assert_eq!(sent_within(&mut rig, 80).len(), 2);
+    assert!(!states(&mut rig).contains(&State::Missed));
+    sent_within(&mut rig, 12);
+    assert_eq!(states(&mut rig).iter().filter(|state| **state == State::Missed).count(), 2);
+}
+
+#[test]
 fn a_clock_that_steps_back_makes_no_window_longer() {
     let mut rig = Rig::with(|pool| pool.catch_up = over(10));
     let late = |rig: &mut Rig| {

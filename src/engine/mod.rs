@@ -39,6 +39,8 @@ mod delivery_tests;
 #[cfg(test)]
 mod late_tests;
 #[cfg(test)]
+mod pools_tests;
+#[cfg(test)]
 mod race_tests;
 #[cfg(test)]
 mod tests;

@@ -132,6 +132,102 @@ fn a_late_receipt_counts_also_when_the_shard_has_just_given_the_post_back() {
 }
 
 #[test]
+fn a_late_answer_is_about_the_part_that_was_called() {
+    let answers = [Ok(Receipt::new("late")), Err(BroadcastError::permanent("400"))];
+    for answer in answers {
+        let mut rig = Rig::new();
+        let id = rig.stored(0, &Post::new("p", "1").then("2"));
+        let first = rig.call();
+        rig.end(&first, timeout());
+        rig.work();
+        rig.pass(10_000);
+        rig.work();
+        let again = rig.call();
+        rig.answer(&again, Ok("1"));
+        let second = rig.call();
+        assert_eq!((second.part(), second.attempt()), (1, 1));
+        rig.end(&second, timeout());
+        rig.work();
+        // The first part is published long since; whether the second is, nobody knows.
+        late(&mut rig, &first, Ending::Answered(answer));
+        rig.work();
+        let status = rig.status(id).unwrap();
+        assert!(status.may_be_sent() && status.outcome().is_none());
+        rig.pass(10_000);
+        rig.work();
+        let second = rig.call();
+        assert_eq!((second.part(), second.receipts(), second.is_redelivery()), (1, &[Receipt::new("1")][..], true));
+    }
+}
+
+#[test]
+fn a_late_error_that_tells_nothing_settles_nothing() {
+    let mut rig = Rig::new();
+    let id = rig.stored(0, &Post::new("p", "x"));
+    let hangs = rig.call();
+    rig.end(&hangs, timeout());
+    rig.work();
+    late(&mut rig, &hangs, Ending::Answered(Err(BroadcastError::unknown("reset"))));
+    rig.work();
+    assert!(rig.status(id).unwrap().may_be_sent());
+    rig.pass(10_000);
+    rig.work();
+    assert!(rig.call().is_redelivery());
+}
+
+#[test]
+fn a_late_receipt_counts_at_once_while_the_post_waits_for_its_next_attempt_and_where_nothing_comes_after() {
+    // It waits for its next attempt.
+    let mut rig = Rig::new();
+    let id = rig.stored(0, &Post::new("p", "1").then("2"));
+    let hangs = rig.call();
+    rig.end(&hangs, timeout());
+    rig.work();
+    late(&mut rig, &hangs, Ending::Answered(Ok(Receipt::new("late"))));
+    rig.work();
+    let next = rig.call();
+    assert_eq!((next.id(), next.part(), next.receipts()), (id, 1, &[Receipt::new("late")][..]));
+    // It is being called again, and has no other part.
+    let mut rig = Rig::new();
+    let id = rig.stored(0, &Post::new("p", "x"));
+    let hangs = rig.call();
+    rig.end(&hangs, timeout());
+    rig.work();
+    rig.pass(10_000);
+    rig.work();
+    rig.call();
+    late(&mut rig, &hangs, Ending::Answered(Ok(Receipt::new("late"))));
+    rig.work();
+    assert_eq!(rig.status(id).unwrap().state(), State::Delivered);
+}
+
+#[test]
+fn no_two_calls_of_a_post_have_the_same_number_and_what_the_host_does_counts_as_a_change() {
+    let mut rig = Rig::new();
+    let id = rig.stored(0, &Post::new("p", "1").then("2"));
+    let mut claims = Vec::new();
+    let mut call = |rig: &mut Rig, answer| {
+        let delivery = rig.call();
+        claims.push(delivery.facts().claim);
+        rig.answer(&delivery, answer);
+        rig.pass(120_000);
+        rig.work();
+    };
+    call(&mut rig, Err(BroadcastError::throttled("429").retry_after(Duration::from_secs(60))));
+    call(&mut rig, Err(BroadcastError::throttled("429").retry_after(Duration::from_secs(60))));
+    call(&mut rig, Err(BroadcastError::transient("503")));
+    call(&mut rig, Err(BroadcastError::permanent("400")));
+    let before = rig.status(id).unwrap().revision();
+    rig.wished(id, Wish::Resolve(crate::post::Resolution::SendAgain)).unwrap();
+    assert_eq!(rig.status(id).unwrap().revision(), before + 1);
+    call(&mut rig, Ok("1"));
+    call(&mut rig, Err(BroadcastError::throttled("429").retry_after(Duration::from_secs(60))));
+    call(&mut rig, Ok("2"));
+    assert!(claims.windows(2).all(|pair| pair[0] < pair[1]), "{claims:?}");
+    assert_eq!(rig.status(id).unwrap().state(), State::Delivered);
+}
+
+#[test]
 fn a_limited_pool_waits_for_the_counting_at_the_start_and_for_no_later_load() {
     let mut rig = Rig::with(|pool| {
         pool.gate =

@@ -36,6 +36,14 @@ impl Rig {
         Self::on(MemoryStore::default(), now, change)
     }
 
+    /// A rig with two pools.
+    pub fn of_two(change: impl FnMut(&mut PoolSettings)) -> Self {
+        let now = Now { wall: Timestamp::from_millis(START), mono: Duration::ZERO, machine: Duration::ZERO };
+        let mut rig = Self::waiting_with(MemoryStore::default(), now, "", &["p", "q"], change);
+        rig.work();
+        rig
+    }
+
     /// A rig on a store that an earlier one has left.
     pub fn on(store: MemoryStore, now: Now, change: impl FnOnce(&mut PoolSettings)) -> Self {
         Self::with_zones(store, now, "", change)
@@ -54,33 +62,46 @@ impl Rig {
     }
 
     /// The same, and the store has answered nothing yet.
-    pub fn waiting(
+    pub fn waiting(store: MemoryStore, now: Now, zones: &'static str, change: impl FnOnce(&mut PoolSettings)) -> Self {
+        let mut change = Some(change);
+        Self::waiting_with(store, now, zones, &["p"], |pool| {
+            change.take().into_iter().for_each(|change| change(pool));
+        })
+    }
+
+    /// The same, with pools of these names.
+    pub fn waiting_with(
         mut store: MemoryStore,
         now: Now,
         zones: &'static str,
-        change: impl FnOnce(&mut PoolSettings),
+        names: &[&str],
+        mut change: impl FnMut(&mut PoolSettings),
     ) -> Self {
-        let id = store.pools(&["p".to_owned()]).unwrap()[0];
-        let mut pool = PoolSettings {
-            id,
-            name: "p".into(),
-            first_shard: 0,
-            shards: 1,
-            retry: RetryPolicy::exponential(Duration::from_secs(10)),
-            guarantee: Guarantee::AtLeastOnce,
-            catch_up: CatchUp::at_once(),
-            gate: Gate::new("p", Rules::default()),
-            is_limited: false,
-            has_accounts: false,
-            prepare: None,
+        let ids = store.pools(&names.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>()).unwrap();
+        let pool = |(shard, (name, id)): (usize, (&&str, PoolId))| {
+            let mut pool = PoolSettings {
+                id,
+                name: (*name).into(),
+                first_shard: shard,
+                shards: 1,
+                retry: RetryPolicy::exponential(Duration::from_secs(10)),
+                guarantee: Guarantee::AtLeastOnce,
+                catch_up: CatchUp::at_once(),
+                gate: Gate::new(name, Rules::default()),
+                is_limited: false,
+                has_accounts: false,
+                prepare: None,
+            };
+            change(&mut pool);
+            pool
         };
-        change(&mut pool);
+        let pools = names.iter().zip(ids).enumerate().map(pool).collect();
         let settings = Settings {
             store: store.identity(),
             next_seq: store.next_seq(),
             last_commit_at: store.last_commit_at(),
             remembered: store.remembered().unwrap(),
-            pools: vec![pool],
+            pools,
             horizon: Duration::from_secs(60),
             claim_ahead: Duration::from_secs(2),
             memory: 1 << 20,
@@ -161,7 +182,8 @@ impl Rig {
     pub fn schedule_post(&mut self, ahead_millis: i64, post: &Post) -> Reply<PostId> {
         let (promise, reply) = Promise::new();
         let due = Timestamp::from_millis(self.now.wall.millis() + ahead_millis);
-        let posts = vec![NewPost { pool: 0, due, body: Body::encode(post), late: None }];
+        let pool = self.engine.settings.pools.iter().position(|pool| *pool.name == *post.pool).unwrap_or(0);
+        let posts = vec![NewPost { pool, due, body: Body::encode(post), late: None }];
         let weight = Weight::add(&Arc::default(), 0, 0).unwrap();
         let command =
             Command::Schedule { posts, campaign: None, promise: SchedulePromise::One(promise), _weight: weight };
