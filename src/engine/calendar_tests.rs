@@ -213,6 +213,64 @@ fn an_occurrence_in_doubt_that_the_host_wants_sent_again_goes_on_when_its_series
 }
 
 #[test]
+fn an_occurrence_on_a_shelf_is_a_post_as_any_other_there_when_its_series_ends() {
+    let mut rig = Rig::new();
+    let held = |rig: &mut Rig, reason: Option<&str>| {
+        let reason = reason.map(str::to_owned);
+        drop(rig.ask(|promise| Command::Hold { place: 0, profile: "a".to_owned(), reason, promise }));
+        rig.work();
+    };
+    set(&mut rig, &Post::new("p", "x").profile("a"));
+    held(&mut rig, Some("expelled"));
+    rig.pass(800_000);
+    rig.work();
+    let held_back = rig.shelf(Shelf::Held);
+    assert_eq!(held_back.len(), 1);
+    end(&mut rig);
+    assert_eq!(rig.shelf(Shelf::Held), held_back);
+    held(&mut rig, None);
+    assert_eq!(rig.call().id(), held_back[0]);
+}
+
+#[test]
+fn a_series_ends_once_and_is_not_said_to_have_ended_when_it_is_changed() {
+    let mut rig = Rig::new();
+    let ended = |rig: &Rig| rig.events.iter().filter(|event| matches!(event, Event::SeriesEnded { .. })).count();
+    for _ in 0..3 {
+        set(&mut rig, &Post::new("p", "x"));
+    }
+    assert_eq!(ended(&rig), 0);
+    end(&mut rig);
+    assert_eq!(ended(&rig), 1);
+}
+
+#[test]
+fn an_occurrence_is_planned_as_long_ahead_as_its_own_pool_prepares() {
+    for (pool, ahead) in [(0, 3_600), (1, 60)] {
+        let mut rig = Rig::of_two(|pool| {
+            let retry = RetryPolicy::exponential(Duration::from_secs(5));
+            let lead = Duration::from_secs(3_600);
+            let settings = PrepareSettings { shard: pool.first_shard, lead, retry, or_fail: false };
+            pool.prepare = (&*pool.name == "p").then_some(settings);
+        });
+        let schedule = Box::new("cron UTC 0 0 * * *".parse().unwrap());
+        let post = Box::new(NewPost { pool, body: Body::encode(&Post::new("p", "x")), ..new("") });
+        series(&mut rig, |promise| SeriesWish::Set { schedule, misfire: Misfire::All, post, promise });
+        let next = |rig: &mut Rig| {
+            let reply = rig.ask(|promise| Command::ShowSeries { key: "s".to_owned(), promise });
+            given(reply).unwrap().unwrap().unwrap()
+        };
+        let due = next(&mut rig).next().unwrap();
+        while next(&mut rig).planned() == 0 {
+            rig.pass(30_000);
+            rig.work();
+        }
+        let before = (due - rig.now.wall.to_datetime()).num_seconds();
+        assert!((ahead - 60..ahead + 120).contains(&before), "planned {before} s ahead, not {ahead}");
+    }
+}
+
+#[test]
 fn the_next_occurrence_is_shown_whether_it_is_planned_or_not() {
     let mut rig = Rig::new();
     set(&mut rig, &Post::new("p", "x"));
@@ -492,15 +550,15 @@ fn what_is_shown_of_a_cancelled_campaign_counts_its_own_posts_and_those_that_are
     let reply = campaign(&mut rig, [0, 0, 1, 50_000, 500_000].into_iter(), false);
     rig.work();
     let ids = given(reply).unwrap().unwrap();
-    let other = rig.stored(0, &Post { campaign: Some("d".to_owned()), ..Post::new("p", "x") });
+    let others = [0, 0].map(|due| rig.stored(due, &Post { campaign: Some("d".to_owned()), ..Post::new("p", "x") }));
     let alone = rig.stored(40_000, &Post::new("p", "x"));
     rig.pass(1);
     rig.work();
-    // The first is on the shelf of those in doubt, the second waits to be asked about, the third is being called; as is one
+    // The first is on the shelf of those in doubt, the second waits to be asked about, the third is being called; as are two
     // of another campaign.
     let mut calls: Vec<_> = std::mem::take(&mut rig.delivered);
     calls.sort_by_key(Delivery::id);
-    assert_eq!(calls.iter().map(Delivery::id).collect::<Vec<_>>(), [ids[0], ids[1], ids[2], other]);
+    assert_eq!(calls.iter().map(Delivery::id).collect::<Vec<_>>(), [ids[0], ids[1], ids[2], others[0], others[1]]);
     calls.iter().for_each(|delivery| assert!(delivery.facts().stage.call()));
     rig.end(&calls[0], Ending::TimedOut { after: Duration::from_secs(1) });
     rig.work();
@@ -510,8 +568,8 @@ fn what_is_shown_of_a_cancelled_campaign_counts_its_own_posts_and_those_that_are
     rig.end(&asked, Ending::Unreconciled(BroadcastError::permanent("nobody knows")));
     rig.work();
     assert_eq!(rig.shelf(Shelf::InDoubt), [ids[0]]);
+    // It is on its way there while the campaign is cancelled.
     rig.end(&calls[1], Ending::TimedOut { after: Duration::from_secs(1) });
-    rig.work();
     let told = |rig: &mut Rig| shown(rig).map(|told| (told.cancelled, told.left, told.is_cancelled)).unwrap();
     assert_eq!(told(&mut rig), (0, 5, false));
     let reply = rig.ask(|promise| Command::CancelCampaign { name: "c".to_owned(), promise });
@@ -523,7 +581,7 @@ fn what_is_shown_of_a_cancelled_campaign_counts_its_own_posts_and_those_that_are
     held.sort();
     assert_eq!(held, ids[..2]);
     assert_eq!(rig.status(alone).unwrap().state(), State::Scheduled, "it belongs to none");
-    assert_eq!(rig.status(other).unwrap().state(), State::InFlight);
+    assert_eq!(rig.status(others[0]).unwrap().state(), State::InFlight);
 }
 
 #[test]
@@ -610,6 +668,9 @@ fn local_times_of_all_pools_are_derived_again_once() {
     let tried = rig.stored(0, &said("p"));
     let fails = rig.call();
     rig.answer(&fails, Err(BroadcastError::transient("503").retry_after(Duration::from_secs(7_200))));
+    // With this one the zone data has nothing to do.
+    let steady: crate::schedule::LocalTime = "local 2030-03-20T12:00 UTC".parse().unwrap();
+    (0..20).for_each(|_| _ = rig.stored(7_230_000, &Post::new("p", "x").at_local(steady)));
     let ids: Vec<_> =
         ["p", "q"].iter().flat_map(|pool| [*pool; 20]).map(|pool| rig.stored(hour_before, &said(pool))).collect();
     let store = rig.store.clone();
@@ -623,6 +684,29 @@ fn local_times_of_all_pools_are_derived_again_once() {
         assert!(rig.status(tried).unwrap().due() < expected);
         assert!(rig.engine.posts.len() < 3, "what is far is left to the store: {}", rig.engine.posts.len());
         assert!(rig.asked.is_empty());
+    }
+}
+
+#[test]
+fn local_times_that_are_near_are_derived_again_too() {
+    let local: crate::schedule::LocalTime = "local 2030-03-20T12:00 Europe/Berlin".parse().unwrap();
+    let meant = Timestamp::due(local.instant().unwrap());
+    let now = |before: u64| Now {
+        wall: meant.before(Duration::from_secs(before)),
+        mono: Duration::ZERO,
+        machine: Duration::ZERO,
+    };
+    let open = |store: &crate::store::MemoryStore, zones, before| {
+        let mut rig = Rig::waiting_with(store.clone(), now(before), zones, &["p", "q"], |_| {});
+        rig.work();
+        rig
+    };
+    let mut rig = open(&Default::default(), "one", 7_230);
+    let said = ["p", "q"].map(|pool| Post::new(pool, "x").at_local(local));
+    let ids = said.map(|post| rig.stored(7_230_000 - 3_600_000, &post));
+    let mut rig = open(&rig.store.clone(), "two", 3_630);
+    for id in ids {
+        assert_eq!(rig.status(id).unwrap().due(), meant.to_datetime());
     }
 }
 

@@ -119,6 +119,47 @@ fn at_most_once_is_held_in_doubt_and_resolved_by_the_host() {
 }
 
 #[test]
+fn what_may_be_published_is_asked_about_before_it_is_missed() {
+    let mut rig = Rig::new();
+    rig.stored(1_000, &at_most_once().expires_after(Duration::from_secs(5)));
+    rig.pass(SECOND);
+    rig.work();
+    let hangs = rig.call();
+    assert_eq!(hangs.facts().deadline, Some(hangs.facts().due.after(Duration::from_secs(5))));
+    rig.end(&hangs, timeout());
+    rig.work();
+    rig.pass(60 * SECOND);
+    rig.work();
+    let asked = rig.call();
+    assert_eq!((asked.facts().deadline, asked.facts().doubt()), (None, Doubt::Open));
+    assert_eq!(asked.facts().last, hangs.facts().deadline);
+}
+
+#[test]
+fn dead_letters_that_are_dropped_stay_failed_and_old_ones_are_given_up_however_many_they_are() {
+    let mut rig = Rig::new();
+    let mut ids = Vec::new();
+    for _ in 0..60 {
+        ids.push(rig.stored(0, &Post::new("p", vec![0; 60_000])));
+        let delivery = rig.call();
+        rig.answer(&delivery, Err(BroadcastError::permanent("400")));
+    }
+    rig.wished(ids[0], Wish::Resolve(Resolution::Drop)).unwrap();
+    let failed = Outcome::Failed { reason: "400".to_owned() };
+    assert_eq!(rig.status(ids[0]).unwrap().outcome(), Some(&failed));
+    for days in [29, 2] {
+        for _ in 0..days {
+            rig.pass(86_400 * SECOND);
+            rig.work();
+        }
+        let is_left = days == 29;
+        assert_eq!(rig.shelf(Shelf::Dead).is_empty(), !is_left, "after {days} days");
+    }
+    // For a day their outcomes are known.
+    assert!(ids[1..].iter().all(|id| rig.status(*id).unwrap().outcome() == Some(&failed)));
+}
+
+#[test]
 fn the_broadcaster_may_know_what_came_of_it() {
     let mut rig = Rig::new();
     let id = rig.stored(0, &at_most_once());
@@ -733,6 +774,30 @@ fn a_post_in_order_is_not_overtaken_by_a_later_one_that_is_prepared_longer_ahead
         rig.pass(1);
     }
     assert_eq!(order, [first, second]);
+}
+
+#[test]
+fn what_was_prepared_and_has_expired_meanwhile_is_not_handed_over() {
+    for wait in [10, 100] {
+        let mut rig = Rig::with(preparing);
+        rig.stored(60_000, &Post::new("p", "x"));
+        let delivery = rig.delivered.pop().unwrap();
+        assert_eq!(delivery.facts().task, Task::Prepare);
+        let until = rig.now.wall.after(Duration::from_secs(120)).to_datetime();
+        prepared(&mut rig, &delivery, Ok(Prepared::new("media").valid_until(until)));
+        drop(rig.ask(|promise| Command::Pause { place: 0, paused: true, promise }));
+        rig.pass(60 * SECOND);
+        rig.work();
+        rig.pass(wait * SECOND);
+        rig.work();
+        drop(rig.ask(|promise| Command::Pause { place: 0, paused: false, promise }));
+        rig.work();
+        // It may be made anew first.
+        if let Some(delivery) = rig.delivered.pop_if(|delivery| delivery.facts().task == Task::Prepare) {
+            prepared(&mut rig, &delivery, Err(BroadcastError::permanent("404")));
+        }
+        assert_eq!(rig.call().prepared().is_some(), wait == 10, "{wait} s");
+    }
 }
 
 #[test]

@@ -348,3 +348,20 @@ impl Report {
             && self.blocked_until.is_none()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_waits_to_be_taken_is_bounded_and_counts_no_more_when_it_is_gone() {
+        let sum = Arc::new(AtomicUsize::new(0));
+        let first = Weight::add(&sum, 6, 10).unwrap();
+        assert!(Weight::add(&sum, 5, 10).is_none());
+        let second = Weight::add(&sum, 4, 10).unwrap();
+        drop(first);
+        assert!(Weight::add(&sum, 6, 10).is_some());
+        drop(second);
+        assert_eq!(sum.load(Ordering::Relaxed), 0);
+    }
+}

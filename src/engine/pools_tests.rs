@@ -48,6 +48,25 @@ fn a_pool_that_is_paused_takes_back_its_own_posts_alone() {
 }
 
 #[test]
+fn a_pool_whose_memory_is_short_leaves_its_own_posts_alone_to_the_store() {
+    let mut rig = Rig::of_two(|_| {});
+    let big = |pool| Post::new(pool, vec![0; 60_000]);
+    let others: Vec<_> = (0..10).map(|number| rig.stored(50_000 + number, &big("q"))).collect();
+    let own: Vec<_> = (0..40).map(|number| rig.stored(50_000 + number, &big("p"))).collect();
+    let mut sent = Vec::new();
+    for _ in 0..60 {
+        rig.pass(SECOND);
+        rig.work();
+        while !rig.delivered.is_empty() {
+            let delivery = rig.call();
+            sent.push(delivery.id());
+            rig.answer(&delivery, Ok("u"));
+        }
+    }
+    assert!(others.iter().chain(&own).all(|id| sent.contains(id)), "{} of 50", sent.len());
+}
+
+#[test]
 fn a_profile_that_is_held_is_held_in_its_pool_alone() {
     let mut rig = Rig::of_two(|_| {});
     let four = four(&mut rig);
@@ -110,14 +129,14 @@ fn a_limit_is_changed_for_the_pool_that_is_named_or_for_all_that_know_the_accoun
         rig.engine.handle_command(rig.now, Command::Limit { place, scope, account, limits, promise });
         rig.engine.handle_timeout(rig.now);
         let looks = std::iter::from_fn(|| rig.engine.poll_effect()).filter_map(|effect| match effect {
-            Effect::Look { shards } => Some(shards.start),
+            Effect::Look { shards } => Some(shards),
             _ => None,
         });
         (looks.collect::<Vec<_>>(), given(reply))
     };
-    assert!(matches!(limit(&mut rig, Some(0), None), (looks, Some(Ok(()))) if looks == [0]));
-    assert!(matches!(limit(&mut rig, Some(1), None), (looks, Some(Ok(()))) if looks == [1]));
-    assert!(matches!(limit(&mut rig, None, Some("app")), (looks, Some(Ok(()))) if looks == [1]));
+    assert!(matches!(limit(&mut rig, Some(0), None), (looks, Some(Ok(()))) if looks == [0..1]));
+    assert!(matches!(limit(&mut rig, Some(1), None), (looks, Some(Ok(()))) if looks == [1..2]));
+    assert!(matches!(limit(&mut rig, None, Some("app")), (looks, Some(Ok(()))) if looks == [1..2]));
     let (looks, answer) = limit(&mut rig, None, Some("other"));
     assert!(looks.is_empty() && matches!(answer, Some(Err(Error::UnknownAccount { .. }))));
 }

@@ -51,6 +51,39 @@ fn a_crash_during_a_release_strands_no_post() {
 }
 
 #[test]
+fn a_release_that_has_begun_is_finished_by_the_next_process() {
+    let mut rig = Rig::new();
+    drop(hold(&mut rig, Some("x")));
+    rig.work();
+    rig.stored(0, &Post::new("p", "x").profile("a"));
+    drop(hold(&mut rig, None));
+    rig.answer_one();
+    let mut rig = rig.restart(1_000, |_| {});
+    rig.pass(1);
+    rig.work();
+    assert_eq!(rig.delivered.len(), 1);
+    let reply = rig.ask(|promise| Command::Held { place: 0, promise });
+    assert!(given(reply).unwrap().unwrap().is_empty());
+}
+
+#[test]
+fn what_was_held_is_late_when_it_is_released() {
+    let mut rig = Rig::with(|pool| pool.catch_up = CatchUp::at_once().spread_over(Duration::from_secs(600)));
+    drop(hold(&mut rig, Some("x")));
+    (0..10).for_each(|_| _ = rig.stored(1_000, &Post::new("p", "x").profile("a")));
+    rig.pass(60_000);
+    rig.work();
+    assert_eq!(rig.shelf(Shelf::Held).len(), 10);
+    drop(hold(&mut rig, None));
+    for _ in 0..5 {
+        rig.work();
+        rig.pass(1_000);
+    }
+    rig.work();
+    assert_eq!(rig.delivered.len(), 1, "the others have their places later");
+}
+
+#[test]
 fn a_post_on_its_way_to_the_shelf_comes_back_when_its_profile_is_released() {
     let mut rig = Rig::new();
     let id = rig.stored(10_000, &Post::new("p", "x").profile("a"));
@@ -100,8 +133,11 @@ fn a_late_receipt_counts_also_when_the_doubt_had_been_settled_otherwise() {
     let asked = rig.call();
     asked.facts().stage.clear_doubt();
     rig.answer(&asked, Err(BroadcastError::transient("503")));
+    let resolved = |rig: &Rig| rig.events.iter().filter(|event| matches!(event, Event::Resolved { .. })).count();
+    let before = resolved(&rig);
     late(&mut rig, &hangs, Ending::Answered(Ok(Receipt::new("u"))));
     rig.work();
+    assert_eq!(resolved(&rig), before, "it was not in doubt any more");
     let outcome = rig.status(id).unwrap().outcome().cloned();
     rig.pass(60_000);
     rig.work();
@@ -187,6 +223,7 @@ fn a_late_receipt_counts_at_once_while_the_post_waits_for_its_next_attempt_and_w
     rig.work();
     let next = rig.call();
     assert_eq!((next.id(), next.part(), next.receipts()), (id, 1, &[Receipt::new("late")][..]));
+    assert_eq!(rig.events.iter().filter(|event| matches!(event, Event::Resolved { .. })).count(), 1);
     // It is being called again, and has no other part.
     let mut rig = Rig::new();
     let id = rig.stored(0, &Post::new("p", "x"));
