@@ -667,6 +667,35 @@ mod tests {
     }
 
     #[test]
+    fn every_account_of_a_pool_has_limits_of_its_own() {
+        let account = |name: &str, most| Account::new(name).limit(RateLimit::rolling(most, 10 * SECOND));
+        let accounts = vec![account("a", 3), account("b", 1), account("b", 9)];
+        let gate = Gate::new("p", Rules { accounts, ..Rules::default() });
+        assert_eq!(gate.enter("", at(0)), Entry::Go);
+        assert_eq!(gate.enter("", at(0)), wait(Scope::Account, 10_000), "of two of one name the first counts");
+        assert!(gate.set_limits(Scope::Account, Some("b"), Vec::new()));
+        assert_eq!([gate.enter("", at(1)), gate.enter("", at(2))], [Entry::Go, Entry::Go]);
+        assert_eq!(gate.enter("", at(3)), wait(Scope::Account, 10_000));
+    }
+
+    #[test]
+    fn what_each_scope_has_counted_is_remembered_also_where_it_is_the_only_one() {
+        let account = Account::new("app").limit(RateLimit::rolling(1, 10 * SECOND));
+        let rules = [
+            Rules { profile: rolling(1, 10), ..Rules::default() },
+            Rules { pool: rolling(1, 10), ..Rules::default() },
+            Rules { accounts: vec![account], ..Rules::default() },
+        ];
+        for (rules, scope) in rules.into_iter().zip([Scope::Profile, Scope::Pool, Scope::Account]) {
+            let gate = Gate::new("p", rules);
+            assert_eq!(gate.enter("a", at(0)), Entry::Go);
+            assert_eq!(gate.enter("a", at(1)), wait(scope, 10_000));
+            assert_eq!(gate.changed(at(2)).len(), 1, "{scope:?}");
+            assert_eq!(gate.changed(at(3)), [], "once");
+        }
+    }
+
+    #[test]
     fn a_start_that_was_not_made_is_given_back_to_every_scope() {
         let account = Account::new("app").limit(RateLimit::rolling(1, SECOND));
         let rules = Rules { profile: rolling(1, 1), pool: rolling(1, 1), accounts: vec![account], ..Rules::default() };

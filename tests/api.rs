@@ -279,6 +279,12 @@ fn bad_settings_are_refused_by_name() {
     let twice = start(vec![Pool::new("p", broadcaster), Pool::new("p", broadcaster)]);
     assert!(matches!(twice, Err(Error::DuplicatePool { pool }) if pool == "p"));
     assert!(matches!(start(vec![Pool::new("", broadcaster)]), Err(Error::InvalidName { .. })));
+    // One account may be that of several pools; two of one name are a mistake.
+    let (one, other) = (punctual::Account::new("app"), punctual::Account::new("app"));
+    let with = |name: &str, account| Pool::new(name, broadcaster).account(account);
+    assert!(start(vec![with("p", &one), with("q", &one)]).is_ok());
+    let two = start(vec![with("p", &one), with("q", &other)]);
+    assert!(matches!(two, Err(Error::DuplicateAccount { account }) if account == "app"));
     type Change = fn(Pool) -> Pool;
     let bad: [(&str, Change); 5] = [
         ("concurrency", |pool| pool.concurrency(0)),

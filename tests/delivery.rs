@@ -151,6 +151,23 @@ fn a_hung_call_frees_its_place_and_its_late_answer_is_used() {
 }
 
 #[test]
+fn late_answers_of_several_calls_are_told_apart() {
+    let script = Script::new([Act::Wait, Act::Wait]);
+    let (scheduler, clock, _) = fresh(pool(&script).concurrency(4));
+    let ids = scheduler.schedule_all([at_most_once(), at_most_once()]).wait().unwrap();
+    script.called(2);
+    clock.advance(secs(60));
+    scheduler.settle().wait().unwrap();
+    for id in &ids {
+        assert_eq!(scheduler.get(*id).wait().unwrap().unwrap().state(), State::InDoubt);
+    }
+    script.open();
+    for id in ids {
+        assert_eq!(scheduler.outcome(id).wait().unwrap(), Outcome::Delivered(Receipt::new("late")));
+    }
+}
+
+#[test]
 fn a_question_that_was_given_up_never_goes_on_to_publish() {
     /// Its first call may have published; its first question hangs until the gate opens, the next is answered at once.
     #[derive(Clone)]

@@ -233,6 +233,33 @@ fn an_occurrence_on_a_shelf_is_a_post_as_any_other_there_when_its_series_ends() 
 }
 
 #[test]
+fn a_series_whose_next_occurrence_the_host_has_cancelled_ends_as_any_other() {
+    for is_ended in [true, false] {
+        let mut rig = Rig::with(preparing_long_ahead);
+        set(&mut rig, &Post::new("p", "x"));
+        rig.pass(60_000);
+        rig.work();
+        let planned = PostId::new(rig.engine.settings.store, Seq(1));
+        assert_eq!(rig.status(planned).unwrap().state(), State::Scheduled);
+        let cancelled = rig.cancel(planned);
+        rig.work();
+        assert!(given(cancelled).unwrap().is_ok());
+        if is_ended {
+            end(&mut rig);
+        } else {
+            set(&mut rig, &Post::new("p", "y"));
+        }
+        assert_eq!(rig.status(planned).unwrap().state(), State::Cancelled);
+    }
+}
+
+/// Its occurrences are planned two hours before they are due.
+fn preparing_long_ahead(pool: &mut PoolSettings) {
+    let (lead, retry) = (Duration::from_secs(7_200), RetryPolicy::exponential(Duration::from_secs(5)));
+    pool.prepare = Some(PrepareSettings { shard: 1, lead, retry, or_fail: false });
+}
+
+#[test]
 fn a_series_ends_once_and_is_not_said_to_have_ended_when_it_is_changed() {
     let mut rig = Rig::new();
     let ended = |rig: &Rig| rig.events.iter().filter(|event| matches!(event, Event::SeriesEnded { .. })).count();
@@ -653,14 +680,14 @@ fn local_times_of_all_pools_are_derived_again_once() {
         mono: Duration::ZERO,
         machine: Duration::ZERO,
     };
-    let open = |store: &crate::store::MemoryStore, zones, now| {
-        let mut rig = Rig::waiting_with(store.clone(), now, zones, &["p", "q"], |_| {});
+    let open = |store, zones, now| {
+        let mut rig = Rig::waiting_with(store, now, zones, &["p", "q"], |_| {});
         let asked = rig.asked.iter().filter(|asked| matches!(asked, Request::List { .. })).count();
         rig.work();
         (rig, asked)
     };
     assert!(now(0).wall > start);
-    let (mut rig, asked) = open(&Default::default(), "one", now(7_230));
+    let (mut rig, asked) = open(Default::default(), "one", now(7_230));
     assert_eq!(asked, 0, "nothing is known of it");
     // Under that data it meant an hour earlier. One of them has been tried by then, and keeps its due.
     let said = |pool: &str| Post::new(pool, "x").at_local(local);
@@ -676,7 +703,7 @@ fn local_times_of_all_pools_are_derived_again_once() {
     let store = rig.store.clone();
     drop(rig);
     for (near, zones, lists) in [(7_000, "one", 0), (7_000, "two", 2), (7_000, "two", 0), (3_630, "two", 0)] {
-        let (mut rig, asked) = open(&store, zones, now(near));
+        let (mut rig, asked) = open(store.clone(), zones, now(near));
         assert_eq!(asked, lists, "{zones}");
         let hours = if zones == "one" { 1 } else { 0 };
         let expected = local.instant().unwrap() - chrono::TimeDelta::hours(hours);
@@ -696,15 +723,15 @@ fn local_times_that_are_near_are_derived_again_too() {
         mono: Duration::ZERO,
         machine: Duration::ZERO,
     };
-    let open = |store: &crate::store::MemoryStore, zones, before| {
-        let mut rig = Rig::waiting_with(store.clone(), now(before), zones, &["p", "q"], |_| {});
+    let open = |store, zones, before| {
+        let mut rig = Rig::waiting_with(store, now(before), zones, &["p", "q"], |_| {});
         rig.work();
         rig
     };
-    let mut rig = open(&Default::default(), "one", 7_230);
+    let mut rig = open(Default::default(), "one", 7_230);
     let said = ["p", "q"].map(|pool| Post::new(pool, "x").at_local(local));
     let ids = said.map(|post| rig.stored(7_230_000 - 3_600_000, &post));
-    let mut rig = open(&rig.store.clone(), "two", 3_630);
+    let mut rig = open(rig.store.clone(), "two", 3_630);
     for id in ids {
         assert_eq!(rig.status(id).unwrap().due(), meant.to_datetime());
     }

@@ -347,12 +347,14 @@ fn profiles_keep_their_distance_and_hold_nobody_up_also_where_memory_holds_a_sma
 
 #[test]
 fn what_was_called_once_is_not_missed_as_late() {
-    for is_called in [true, false] {
+    let later = |error: BroadcastError| error.retry_after(Duration::from_secs(90));
+    for answer in [Some(BroadcastError::throttled("429")), Some(BroadcastError::transient("503")), None] {
+        let is_called = answer.is_some();
         let mut rig = Rig::with(|pool| pool.catch_up = CatchUp::at_once().miss_after(Duration::from_secs(60)));
         let id = rig.stored(0, &Post::new("p", "x"));
-        if is_called {
+        if let Some(error) = answer {
             let delivery = rig.call();
-            rig.answer(&delivery, Err(BroadcastError::throttled("429").retry_after(Duration::from_secs(90))));
+            rig.answer(&delivery, Err(later(error)));
         } else {
             drop(rig.ask(|promise| Command::Pause { place: 0, paused: true, promise }));
             rig.work();

@@ -5,7 +5,7 @@ use super::*;
 use crate::error::Error;
 use crate::gate::{Account, Rules};
 use crate::id::State;
-use crate::post::Post;
+use crate::post::{Body, Post};
 use crate::quota::{RateLimit, Scope};
 
 const SECOND: u64 = 1_000;
@@ -45,6 +45,45 @@ fn a_pool_that_is_paused_takes_back_its_own_posts_alone() {
     assert_eq!(handed_over(&mut rig), four[2..]);
     pause(&mut rig, 0, false);
     assert_eq!(handed_over(&mut rig), four);
+}
+
+#[test]
+fn a_slot_is_not_taken_by_a_post_of_another_pool() {
+    let mut rig = Rig::of_two(|_| {});
+    // In 800 seconds, and an hour after that.
+    let slots = "slots UTC Mon-Sun 18:00,19:00,20:00";
+    let slots = || Box::new(slots.parse().unwrap());
+    let due = |rig: &Rig| {
+        let slots: crate::schedule::PostingSlots = *slots();
+        let next = slots.after(rig.now.wall.to_datetime()).next().unwrap();
+        Timestamp::due(next).millis() - rig.now.wall.millis()
+    };
+    let ahead = due(&rig);
+    rig.pass(ahead as u64 - 30 * SECOND);
+    rig.work();
+    // Both are in memory when the queue is made.
+    rig.stored(30_000, &Post::new("q", "x").profile("a"));
+    let mut queue = |wish| {
+        let command = Command::Queue { place: 0, profile: "a".to_owned(), named: Vec::new(), wish, _weight: None };
+        rig.engine.handle_command(rig.now, command);
+        rig.turn();
+        rig.work();
+    };
+    let (promise, _made) = Promise::new();
+    queue(QueueWish::Order { order: crate::queue::Order::Slots(slots()), key: None, promise });
+    let (promise, reply) = Promise::new();
+    let post =
+        NewPost { pool: 0, due: Timestamp::MIN, body: Body::encode(&Post::new("p", "y").profile("a")), late: None };
+    queue(QueueWish::Enqueue {
+        at: None,
+        posts: vec![post],
+        known: Vec::new(),
+        promise: SchedulePromise::All(promise),
+    });
+    let id = given(reply).unwrap().unwrap()[0];
+    rig.pass(30 * SECOND);
+    rig.work();
+    assert!(handed_over(&mut rig).contains(&id), "{:?}", rig.status(id));
 }
 
 #[test]
@@ -129,14 +168,14 @@ fn a_limit_is_changed_for_the_pool_that_is_named_or_for_all_that_know_the_accoun
         rig.engine.handle_command(rig.now, Command::Limit { place, scope, account, limits, promise });
         rig.engine.handle_timeout(rig.now);
         let looks = std::iter::from_fn(|| rig.engine.poll_effect()).filter_map(|effect| match effect {
-            Effect::Look { shards } => Some(shards),
+            Effect::Look { shards } => Some((shards.start, shards.end)),
             _ => None,
         });
         (looks.collect::<Vec<_>>(), given(reply))
     };
-    assert!(matches!(limit(&mut rig, Some(0), None), (looks, Some(Ok(()))) if looks == [0..1]));
-    assert!(matches!(limit(&mut rig, Some(1), None), (looks, Some(Ok(()))) if looks == [1..2]));
-    assert!(matches!(limit(&mut rig, None, Some("app")), (looks, Some(Ok(()))) if looks == [1..2]));
+    assert!(matches!(limit(&mut rig, Some(0), None), (looks, Some(Ok(()))) if looks == [(0, 1)]));
+    assert!(matches!(limit(&mut rig, Some(1), None), (looks, Some(Ok(()))) if looks == [(1, 2)]));
+    assert!(matches!(limit(&mut rig, None, Some("app")), (looks, Some(Ok(()))) if looks == [(1, 2)]));
     let (looks, answer) = limit(&mut rig, None, Some("other"));
     assert!(looks.is_empty() && matches!(answer, Some(Err(Error::UnknownAccount { .. }))));
 }
