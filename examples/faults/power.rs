@@ -51,6 +51,8 @@ impl Cuts {
                 let _ = fs::remove_dir_all(&own);
                 own = folder.join(format!("store {cut}"));
                 fs::create_dir_all(&own).expect("the folder can be written");
+                // On a busy machine the first cut comes before the host has begun to write.
+                fs::write(own.join("journal"), "").expect("the folder can be written");
             }
             let (live, kept, boot) = (own.join("store"), own.join("kept"), own.join("boot"));
             let at_most_once = cut / RENEW % 2 == 1;
