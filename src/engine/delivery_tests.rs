@@ -155,6 +155,10 @@ fn dead_letters_that_are_dropped_stay_failed_and_old_ones_are_given_up_however_m
         let is_left = days == 29;
         assert_eq!(rig.shelf(Shelf::Dead).is_empty(), !is_left, "after {days} days");
     }
+    for id in &ids {
+        let is_end = |event: &&Event| matches!(event, Event::Settled { id: of, .. } if of == id);
+        assert_eq!(rig.events.iter().filter(is_end).count(), 1, "it is said once");
+    }
     // For a day their outcomes are known.
     assert!(ids[1..].iter().all(|id| rig.status(*id).unwrap().outcome() == Some(&failed)));
 }

@@ -442,6 +442,10 @@ impl Engine {
         for waiter in self.waiters.remove(&seq).into_iter().flatten() {
             waiter.fulfil(Ok(outcome.clone()));
         }
-        self.emit(|| Event::Settled { id, outcome, attempts, lateness });
+        // Of a dead letter that was said when it failed.
+        let was_told = record.home().shelf() == Some(Shelf::Dead) && matches!(outcome, Outcome::Failed { .. });
+        if !was_told {
+            self.emit(|| Event::Settled { id, outcome, attempts, lateness });
+        }
     }
 }

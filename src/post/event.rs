@@ -170,7 +170,8 @@ pub enum Event {
         /// The pool.
         pool: String,
     },
-    /// A post is finished.
+    /// A post is finished, or it has failed and is a dead letter now. It is said once; again only of one that was sent
+    /// again, or was found to be published after all.
     Settled {
         /// Which.
         id: PostId,
