@@ -135,6 +135,7 @@ impl Engine {
             return promise.fulfil(Err(Error::Closed));
         };
         site.is_paused = paused;
+        site.awake_since = self.now.wall;
         let (pool, name) = (pool.id, pool.name.to_string());
         let value = if paused { Bytes::from_static(b"1") } else { Bytes::new() };
         let event =

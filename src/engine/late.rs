@@ -35,8 +35,6 @@ pub struct Spread {
     /// Those that have been spread have their places before this.
     from: Timestamp,
     rest: Rest,
-    /// Up to when that is known.
-    counted: Timestamp,
 }
 
 /// How many late posts wait for their places, where memory has no room for all of them.
@@ -112,11 +110,10 @@ impl Engine {
         true
     }
 
-    /// Whether a post that is being loaded became due while the backlog before it was loaded and spread, and was held up by
-    /// nothing else.
+    /// Whether a post that is being loaded became due while nothing but loading what is before it has held it up, as in a spike
+    /// that memory does not hold.
     pub(super) fn is_behind_backlog(&self, place: usize, ready_at: Timestamp) -> bool {
-        let spread = self.sites.get(place).map(|site| site.spread);
-        spread.is_some_and(|Spread { rest, counted, .. }| matches!(rest, Rest::Counted(_)) && ready_at > counted)
+        self.sites.get(place).is_some_and(|site| ready_at > site.awake_since)
     }
 
     /// Spreads what is late, once all of it is there, or no more fits and it is known how much is left.
@@ -130,7 +127,7 @@ impl Engine {
                 Rest::Counting(_) => continue,
                 Rest::Unknown if is_full && !is_all_there && !site.late.is_empty() => {
                     marks::reach(Mark::SpreadInPart);
-                    (site.spread.rest, site.spread.counted) = (Rest::Counting(0), now);
+                    site.spread.rest = Rest::Counting(0);
                     let after = site.window.cursor();
                     self.list(place, after, now, Listing::Late { place, until: now });
                     continue;

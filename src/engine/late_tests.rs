@@ -5,7 +5,7 @@ use super::tests::Rig;
 use super::*;
 use crate::catch_up::CatchUp;
 use crate::id::State;
-use crate::post::{BroadcastError, Post};
+use crate::post::{BroadcastError, Ending, Post, Receipt};
 
 const SECOND: u64 = 1_000;
 /// More posts than these fit in the memory of a [`Rig`] by far.
@@ -106,6 +106,23 @@ fn what_becomes_due_while_a_backlog_is_loaded_goes_out_as_soon_as_it_is_there() 
     assert!(seconds > 100, "a test of nothing");
     let is_there = rig.delivered.iter().any(|delivery| delivery.id() == on_time);
     assert!(is_there, "it waits for its turn in the window");
+}
+
+#[test]
+fn a_spike_that_memory_does_not_hold_is_not_spread_for_the_time_that_loading_takes() {
+    let mut rig = Rig::with(|pool| pool.catch_up = over(600));
+    (0..BACKLOG).for_each(|_| _ = rig.stored(120_000, &big()));
+    let (start, mut sent) = (rig.now.wall, 0);
+    while sent < BACKLOG {
+        rig.pass(50);
+        rig.answer_one();
+        while !rig.delivered.is_empty() {
+            let delivery = rig.call();
+            rig.end(&delivery, Ending::Answered(Ok(Receipt::new("u"))));
+            sent += 1;
+        }
+        assert!(rig.now.wall < start.after(Duration::from_secs(240)), "{sent} of {BACKLOG} after two minutes");
+    }
 }
 
 #[test]

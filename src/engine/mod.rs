@@ -259,7 +259,7 @@ impl Engine {
             posts: Slab::new(),
             by_seq: SeqMap::default(),
             wheel: Wheel::new(tick(now.wall)),
-            sites: settings.pools.iter().map(|pool| Site::new(pool, settings.last_commit_at)).collect(),
+            sites: settings.pools.iter().map(|pool| Site::new(pool, settings.last_commit_at, now.wall)).collect(),
             series: BTreeMap::new(),
             campaigns: campaigns::Campaigns::default(),
             rezoning: 0,
@@ -397,6 +397,9 @@ impl Engine {
         let by = now.wall.micros().saturating_sub(self.now.wall.micros()).saturating_sub(passed);
         if by.unsigned_abs() > STEP.as_micros() as u64 {
             self.emit(|| Event::ClockStepped { by_micros: by });
+        }
+        if by > STEP.as_micros() as i64 {
+            self.sites.iter_mut().for_each(|site| site.awake_since = now.wall);
         }
         if tick(now.wall) < self.wheel.now() {
             marks::reach(Mark::Rewound);

@@ -28,6 +28,8 @@ pub struct Site {
     /// Posts that are late, and are to be spread.
     pub late: Vec<(u32, Seq)>,
     pub spread: Spread,
+    /// What is due later than this has been held up by no downtime, pause or jump of the clock.
+    pub awake_since: Timestamp,
     pub gaps: Gaps,
     pub lines: HashMap<Box<str>, Line, FxBuildHasher>,
     pub queues: HashMap<Box<str>, Managed, FxBuildHasher>,
@@ -64,8 +66,8 @@ pub struct Line {
 }
 
 impl Site {
-    /// The site of this pool, after a process that committed something last at this time.
-    pub fn new(pool: &PoolSettings, last_commit_at: Timestamp) -> Self {
+    /// The site of this pool from now on, after a process that committed something last at this time.
+    pub fn new(pool: &PoolSettings, last_commit_at: Timestamp, now: Timestamp) -> Self {
         Self {
             window: Window::default(),
             is_paused: false,
@@ -74,6 +76,7 @@ impl Site {
             waiting: Vec::new(),
             late: Vec::new(),
             spread: Spread::default(),
+            awake_since: now,
             gaps: Gaps::new(&pool.catch_up, last_commit_at),
             lines: HashMap::default(),
             queues: HashMap::default(),
