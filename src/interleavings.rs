@@ -2,9 +2,9 @@
 //!
 //! With loom all orders with at most two preemptions, and what weakly ordered memory may show (more with
 //! `LOOM_MAX_PREEMPTIONS`):
-//! `RUSTFLAGS='--cfg interleave="loom"' cargo test --lib interleavings`.
+//! `RUSTC_WORKSPACE_WRAPPER=$PWD/.ci/rustc-with-loom cargo test --lib interleavings`.
 //! With shuttle 100,000 orders drawn by chance (more with `PUNCTUAL_SCHEDULES`):
-//! `RUSTFLAGS='--cfg interleave="shuttle"' cargo test --lib interleavings`.
+//! `RUSTC_WORKSPACE_WRAPPER=$PWD/.ci/rustc-with-shuttle cargo test --lib interleavings`.
 //!
 //! The channels of crossbeam and the answers of tokio take no part in it: in place of the first stands
 //! `sync/model/channel.rs`; an answer is one step.

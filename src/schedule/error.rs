@@ -4,17 +4,21 @@ use std::time::Duration;
 
 use chrono::{DateTime, NaiveDateTime, Utc};
 
+use super::zone::most_like;
+
 /// Why a schedule was refused. Nothing that was refused exists: a value of a schedule's type is always valid.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ScheduleError {
     /// No zone of the IANA database has this name. Names are case-sensitive.
-    #[error("no zone is named {given:?}{}", meant.map(|name| format!(": did you mean {name:?}?")).unwrap_or_default())]
+    /// The text of the error names the one that was probably meant.
+    #[error(
+        "no zone is named {given:?}{}",
+        most_like(given).map(|name| format!(": did you mean {name:?}?")).unwrap_or_default()
+    )]
     UnknownZone {
         /// The name that was given, its first 64 characters.
         given: String,
-        /// The name that is most like it, if one is.
-        meant: Option<&'static str>,
     },
     /// The clocks of the zone skip this local time, and the schedule rejects such times.
     #[error(

@@ -7,6 +7,7 @@ use std::sync::OnceLock;
 
 use chrono::{DateTime, Offset, TimeZone};
 use chrono_tz::{TZ_VARIANTS, Tz};
+use strsim::levenshtein;
 
 use super::civil::DAY;
 use super::error::ScheduleError;
@@ -99,7 +100,7 @@ pub fn read(zone: Tz, local: i64) -> Reading {
 ///
 /// # Errors
 ///
-/// [`ScheduleError::UnknownZone`], with the name that was probably meant.
+/// [`ScheduleError::UnknownZone`], whose text names the one that was probably meant.
 ///
 /// ```
 /// assert_eq!(punctual::zone("Europe/Berlin")?, chrono_tz::Europe::Berlin);
@@ -108,38 +109,20 @@ pub fn read(zone: Tz, local: i64) -> Reading {
 /// # Ok::<(), punctual::ScheduleError>(())
 /// ```
 pub fn zone(name: &str) -> Result<Tz, ScheduleError> {
-    name.parse().map_err(|_| {
-        let given: String = name.chars().take(64).collect();
-        ScheduleError::UnknownZone { meant: most_like(&given), given }
-    })
+    name.parse().map_err(|_| ScheduleError::UnknownZone { given: name.chars().take(64).collect() })
 }
 
 /// The zone whose name, or whose place, differs least from what was given: in a third of its letters at most.
-fn most_like(given: &str) -> Option<&'static str> {
+pub(super) fn most_like(given: &str) -> Option<&'static str> {
     let given = given.trim().to_ascii_lowercase().replace(' ', "_");
     let likeness = |zone: &Tz| {
         let name = zone.name().to_ascii_lowercase();
         let place = name.rsplit('/').next().unwrap_or(&name);
         // A place by itself says less than the whole name.
-        edits(&given, &name).min(1 + edits(&given, place))
+        levenshtein(&given, &name).min(1 + levenshtein(&given, place))
     };
     let (edits, name) = TZ_VARIANTS.iter().map(|zone| (likeness(zone), zone.name())).min()?;
-    (edits <= 1 + given.len() / 3).then_some(name)
-}
-
-/// The letters to insert, remove or replace (Levenshtein's distance).
-fn edits(a: &str, b: &str) -> usize {
-    let mut row: Vec<usize> = (0..=b.len()).collect();
-    for (i, left) in a.bytes().enumerate() {
-        let mut diagonal = row[0];
-        row[0] = i + 1;
-        for (j, right) in b.bytes().enumerate() {
-            let replaced = diagonal + usize::from(left != right);
-            diagonal = row[j + 1];
-            row[j + 1] = replaced.min(diagonal + 1).min(row[j] + 1);
-        }
-    }
-    row[b.len()]
+    (edits <= 1 + given.chars().count() / 3).then_some(name)
 }
 
 #[cfg(test)]
@@ -181,10 +164,14 @@ mod tests {
             ("Europe/Kyyiv", Some("Europe/Kyiv")),
             ("", None),
             ("somewhere else entirely", None),
-            ("Ζürich", None),
+            ("Ζürich", Some("Europe/Zurich")),
+            ("UTCC", Some("UTC")),
+            ("Middle/Earth", None),
         ] {
-            let given = given.to_owned();
-            assert_eq!(zone(&given), Err(ScheduleError::UnknownZone { given, meant }));
+            let error = zone(given).unwrap_err();
+            assert_eq!(error, ScheduleError::UnknownZone { given: given.to_owned() });
+            let hint = meant.map(|name| format!(": did you mean \"{name}\"?")).unwrap_or_default();
+            assert_eq!(error.to_string(), format!("no zone is named {given:?}{hint}"));
         }
         let long = "Ä".repeat(1_000_000);
         assert!(zone(&long).unwrap_err().to_string().len() < 1_000);
