@@ -2,10 +2,14 @@
 
 use super::tests::{Rig, given};
 use super::*;
-use crate::id::State;
-use crate::post::{Body, BroadcastError, Ending, Misfire, Post, PostRef, Receipt, Resolution};
+use crate::catch_up::CatchUp;
+use crate::error::Error;
+use crate::id::{PostId, State};
+use crate::post::{Body, BroadcastError, Ending, Guarantee, Misfire, Post, PostRef, Receipt, Resolution};
 use crate::queue::Order;
 use crate::reply::Reply;
+use crate::retry::RetryPolicy;
+use std::sync::Arc;
 
 /// The rig begins at 2030-03-17T17:46:40Z.
 const SLOTS: &str = "slots UTC Mon-Sun 18:00,19:00,20:00,21:00";

@@ -3,9 +3,10 @@
 use super::message::Wish;
 use super::tests::{Rig, given};
 use super::*;
-use crate::error::Result;
-use crate::id::State;
-use crate::post::{BroadcastError, Ending, Post, Prepared, Receipt, Reconciled, Resolution};
+use crate::error::{Error, Result};
+use crate::id::{PostId, State};
+use crate::post::{BroadcastError, Ending, Guarantee, Post, Prepared, Receipt, Reconciled, Resolution, Task};
+use crate::retry::RetryPolicy;
 
 fn at_most_once() -> Post {
     Post::new("p", "x").profile("a").guarantee(Guarantee::AtMostOnce)

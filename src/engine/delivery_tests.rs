@@ -2,9 +2,10 @@
 
 use super::tests::{Rig, given};
 use super::*;
-use crate::error::Result;
-use crate::id::State;
-use crate::post::{BroadcastError, Ending, Post, Prepared, Receipt, Reconciled, Resolution, Shelf};
+use crate::error::{Error, Result};
+use crate::id::{PostId, State};
+use crate::post::{BroadcastError, Ending, Guarantee, Post, Prepared, Receipt, Reconciled, Resolution, Shelf, Task};
+use crate::retry::RetryPolicy;
 use proptest::prelude::*;
 
 const SECOND: u64 = 1_000;

@@ -4,8 +4,8 @@
 use super::tests::Rig;
 use super::*;
 use crate::catch_up::CatchUp;
-use crate::id::State;
-use crate::post::{BroadcastError, Ending, Post, Receipt};
+use crate::id::{PostId, State};
+use crate::post::{BroadcastError, Change, Ending, Post, Receipt};
 
 const SECOND: u64 = 1_000;
 /// More posts than these fit in the memory of a [`Rig`] by far.

@@ -11,6 +11,8 @@
 
 mod campaigns;
 mod changes;
+mod claims;
+mod closing;
 mod commands;
 mod commits;
 mod doubt;
@@ -23,6 +25,7 @@ mod plan;
 mod prepare;
 mod queues;
 mod series;
+mod settings;
 mod settle;
 mod shelves;
 mod site;
@@ -46,97 +49,34 @@ mod race_tests;
 mod tests;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
-use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::Bytes;
 use slab::Slab;
 
-use crate::catch_up::CatchUp;
-use crate::error::{Error, StoreError};
-use crate::gate::Gate;
-use crate::id::{PoolId, PostId, Seq, SeqMap};
+use crate::error::StoreError;
+use crate::id::{PoolId, Seq, SeqMap};
 use crate::limits;
 use crate::marks::{self, Mark};
-use crate::post::{
-    Change, Delivery, Doubt, Event, Facts, Guarantee, Noted, Outcome, Receipt, Record, Shelf, Stage, Task,
-};
+use crate::post::{Delivery, Doubt, Event, Noted, Outcome, Receipt, Record, Shelf};
 use crate::reply::Promise;
-use crate::retry::RetryPolicy;
 use crate::sabotage::{self, Switch};
 use crate::time::{Now, Timestamp, Wake};
 use crate::wheel::{Handle, Wheel};
 
 use changes::SoughtChanges;
+use closing::Closing;
 use commands::Search;
-use commits::{Commits, Then};
+use commits::Commits;
 use lifecycle::{Happening, Phase};
 pub use message::{Answer, Attempt, Command, Effect, NewPost, Report, Request, SchedulePromise, Sought, Weight, Wish};
 pub use plan::{plan, plan_due};
 pub use queues::QueueWish;
 pub use series::SeriesWish;
+use settings::Places;
+pub use settings::{PoolSettings, PrepareSettings, Settings};
 use shelves::Listing;
-use site::{Hold, Site};
-use watch::Watch;
-
-/// How the engine is set up; checked by the builder.
-#[derive(Clone, Debug)]
-pub struct Settings {
-    /// The store's identity.
-    pub store: u64,
-    /// The first number to give to a post.
-    pub next_seq: Seq,
-    /// The latest time at which an earlier process committed anything.
-    pub last_commit_at: Timestamp,
-    /// What the store remembers besides posts.
-    pub remembered: Vec<(Bytes, Bytes)>,
-    pub pools: Vec<PoolSettings>,
-    /// How far ahead posts are loaded.
-    pub horizon: Duration,
-    /// How long before its due a post is claimed.
-    pub claim_ahead: Duration,
-    /// Bytes that each pool's posts may take in memory.
-    pub memory: usize,
-    /// A commit that takes longer than this stalls the scheduler.
-    pub stall_after: Duration,
-    /// How long finished posts are remembered.
-    pub retention: Duration,
-    /// Which release of the zone data local times are derived by.
-    pub zones: &'static str,
-    /// How long dead letters are kept.
-    pub dead_letter_retention: Duration,
-}
-
-/// A pool as the engine sees it.
-#[derive(Clone, Debug)]
-pub struct PoolSettings {
-    pub id: PoolId,
-    pub name: Arc<str>,
-    /// Its shards are numbered from here, across all pools.
-    pub first_shard: usize,
-    pub shards: usize,
-    pub retry: RetryPolicy,
-    pub guarantee: Guarantee,
-    pub catch_up: CatchUp,
-    /// What it may do now; its shards ask it too.
-    pub gate: Gate,
-    /// Whether the gate counts anything.
-    pub is_limited: bool,
-    /// Whether it shares an account with others.
-    pub has_accounts: bool,
-    pub prepare: Option<PrepareSettings>,
-}
-
-/// How a pool prepares its posts.
-#[derive(Clone, Debug)]
-pub struct PrepareSettings {
-    /// The shard that prepares.
-    pub shard: usize,
-    pub lead: Duration,
-    pub retry: RetryPolicy,
-    /// What cannot be prepared is a dead letter.
-    pub or_fail: bool,
-}
+use site::Site;
+use watch::{TIDY_EVERY, Tidy, Watch};
 
 /// A wall clock that moves this much more or less than the monotonic one has stepped.
 const STEP: Duration = Duration::from_millis(50);
@@ -144,10 +84,6 @@ const STEP: Duration = Duration::from_millis(50);
 const CHUNK: usize = 4_096;
 /// Entries taken from the wheel in one turn; the rest waits for the next turn, so that nothing else starves.
 const TURN: usize = 4 * CHUNK;
-/// Housekeeping is asked for this often.
-const TIDY_EVERY: Duration = Duration::from_secs(30);
-/// A store that is never idle is given housekeeping all the same after so long.
-const TIDY_AT_LAST: Duration = Duration::from_secs(300);
 
 /// A post in memory.
 #[derive(Debug)]
@@ -231,21 +167,6 @@ enum Item {
     Queue(usize, Box<str>),
     /// The series of this key.
     Series(Box<str>),
-}
-
-/// When housekeeping is due.
-#[derive(Debug)]
-enum Tidy {
-    At(Duration),
-    Asked,
-}
-
-/// A shutdown under way.
-#[derive(Debug)]
-struct Closing {
-    deadline: Duration,
-    promise: Option<Promise<()>>,
-    stopped: bool,
 }
 
 impl Engine {
@@ -484,11 +405,6 @@ impl Engine {
         }
     }
 
-    /// When a claimed post is handed to its shard: a little ahead, but for one that another may have to go before.
-    fn hand_over_at(post: &Resident) -> Timestamp {
-        if post.in_order { post.ready_at } else { post.ready_at.before(limits::HAND_OVER_AHEAD) }
-    }
-
     /// Prepares, claims or holds up an armed post, when it is time.
     fn arm(&mut self, slot: u32) {
         let Some(post) = self.posts.get(slot as usize) else { return };
@@ -531,132 +447,6 @@ impl Engine {
         {
             self.wheel.cancel(before);
         }
-    }
-
-    fn claim(&mut self, slot: u32) {
-        if !self.step(slot, Happening::ClaimDue) {
-            return;
-        }
-        if sabotage::is(Switch::ClaimNotDurable) {
-            return self.commits.note(Then::Claimed { slot });
-        }
-        if let Some(post) = self.posts.get(slot as usize) {
-            let claim = Change::Claim { home: post.record.home(), attempt: post.record.next_claim() };
-            self.commits.add(claim, Some(Then::Claimed { slot }), 0);
-        }
-        if sabotage::is(Switch::ClaimAfterDispatch) && self.step(slot, Happening::ClaimStored) {
-            self.proceed(slot);
-        }
-    }
-
-    fn hand_over(&mut self, slot: u32) {
-        if !self.step(slot, Happening::HandedOver) {
-            return;
-        }
-        self.go_first(slot);
-        if let Some(delivery) = self.take_ready(slot).or_else(|| self.deliver(slot, Task::Broadcast))
-            && let Some((place, _)) = self.posts.get(slot as usize).and_then(|post| self.pool(post.record.pool))
-            && let Some(post) = self.posts.get_mut(slot as usize)
-        {
-            let shard = self.settings.shard(place, &post.record);
-            post.delivery = Some(delivery.clone());
-            if let Some(outgoing) = self.outgoing.get_mut(shard) {
-                outgoing.push(delivery);
-            }
-        }
-    }
-
-    /// Makes the delivery of a claimed post ahead of its due.
-    fn make_ready(&mut self, slot: u32) {
-        let ready = self.deliver(slot, Task::Broadcast);
-        if let Some(post) = self.posts.get_mut(slot as usize) {
-            post.ready = ready;
-        }
-    }
-
-    /// The delivery that was made ahead of the due, if it is as it would be now.
-    fn take_ready(&mut self, slot: u32) -> Option<Delivery> {
-        let post = self.posts.get_mut(slot as usize)?;
-        let ready = post.ready.take()?;
-        let facts = ready.facts();
-        let is_good = facts.notes.prepared().is_none_or(|prepared| prepared.valid_until >= self.now.wall);
-        let is_same = facts.at == post.ready_at && is_good;
-        if !is_same {
-            marks::reach(Mark::ReadyOutdated);
-        }
-        is_same.then_some(ready)
-    }
-
-    /// A delivery of this post.
-    fn deliver(&self, slot: u32, task: Task) -> Option<Delivery> {
-        let Resident { record, ready_at, prepare, .. } = self.posts.get(slot as usize)?;
-        let (_, pool) = self.pool(record.pool)?;
-        let deadline = pool.deadline(record);
-        let is_early = sabotage::is(Switch::OneMsEarly);
-        let ready_at = if is_early { ready_at.before(Duration::from_millis(1)) } else { *ready_at };
-        let mut notes = record.notes.clone();
-        if notes.prepared().is_some_and(|ready| ready.valid_until < self.now.wall) && task == Task::Broadcast {
-            notes.edit(|noted| noted.prepared = None);
-        }
-        // What may be published already is not missed before it has been asked about.
-        let is_open = record.doubt == Doubt::Open;
-        Some(Delivery::new(Facts {
-            id: PostId::new(self.settings.store, record.seq),
-            slot,
-            pool: Arc::clone(&pool.name),
-            task,
-            due: record.due,
-            at: if task == Task::Broadcast { ready_at } else { Timestamp::MIN },
-            since: record.ready_at(),
-            deadline: deadline.filter(|_| !is_open && task == Task::Broadcast),
-            last: deadline,
-            attempt: if task == Task::Broadcast { record.attempts + 1 } else { prepare.tries() },
-            claim: record.next_claim(),
-            is_allowed: record.attempts < pool.retry(record).attempts(),
-            doubt: record.doubt,
-            guarantee: record.body.guarantee().unwrap_or(pool.guarantee),
-            notes,
-            body: record.body.clone(),
-            stage: Stage::default(),
-        }))
-    }
-
-    /// Takes back what was handed over, if the broadcaster has not been called.
-    fn withdraw(&mut self, slot: u32) -> bool {
-        let Some(post) = self.posts.get_mut(slot as usize).filter(|post| post.phase == Phase::InFlight) else {
-            return false;
-        };
-        if post.delivery.take_if(|delivery| delivery.facts().stage.withdraw()).is_none() {
-            return false;
-        }
-        marks::reach(Mark::Withdrawn);
-        self.step(slot, Happening::Withdrawn)
-    }
-
-    /// Takes a claim back: the attempt was not made, and waits.
-    fn unclaim(&mut self, slot: u32) {
-        if !self.step(slot, Happening::Released) {
-            return;
-        }
-        if let Some(post) = self.posts.get_mut(slot as usize) {
-            post.ready = None;
-        }
-        self.stand_back(slot);
-        if let Some(post) = self.posts.get(slot as usize) {
-            self.commits.add(Change::Release { home: post.record.home() }, None, 0);
-        }
-        self.proceed(slot);
-    }
-
-    /// Leaves a post to the store, at the end of a shutdown's intake.
-    fn release(&mut self, slot: u32) {
-        let Some(post) = self.posts.get(slot as usize) else { return };
-        if post.phase == Phase::Claimed {
-            marks::reach(Mark::ClaimReleasedAtClose);
-            let home = post.record.home();
-            self.commits.add(Change::Release { home }, None, 0);
-        }
-        self.forget(slot);
     }
 
     /// Moves a post along the state table; false if that cannot happen to it.
@@ -757,220 +547,11 @@ impl Engine {
         }
     }
 
-    /// Notices a store that does not answer, and asks for housekeeping when there is time for it.
-    fn watch_store(&mut self) {
-        let working = self.store_watch.working_since().map(|since| self.now.machine.saturating_sub(since));
-        if let Some(stalled) = working.filter(|stalled| !self.stalled && *stalled >= self.settings.stall_after) {
-            marks::reach(Mark::Stalled);
-            self.stalled = true;
-            self.emit(|| Event::StoreStalled { stalled });
-            self.refuse_pending(&Error::StoreStalled { stalled });
-            self.refuse_searches(&Error::StoreStalled { stalled });
-        }
-        if let Tidy::At(at) = self.tidy
-            && self.now.mono >= if self.commits.is_empty() { at } else { at + TIDY_AT_LAST }
-            && self.closing.is_none()
-        {
-            self.tidy = Tidy::Asked;
-            let retention = self.settings.retention;
-            self.effects.push_back(Effect::Ask(Request::Tidy { now: self.now.wall, retention }));
-            self.bury_old();
-        }
-    }
-
-    /// Answers everyone who waits for a commit.
-    fn refuse_pending(&mut self, error: &Error) {
-        self.refuse_queues(error);
-        self.refuse_series(error);
-        for then in self.commits.pending().flatten() {
-            match then {
-                Then::Scheduled { promise, .. } => {
-                    // The post itself stays on its way; only the answer is given early.
-                    let (unheard, _) = Promise::new();
-                    std::mem::replace(promise, SchedulePromise::One(unheard)).fulfil(Err(error.clone()));
-                }
-                Then::Series(step) => {
-                    if let Some(promise) = step.promise.take() {
-                        promise.fulfil(Err(error.clone()));
-                    }
-                }
-                Then::Queue(step) => {
-                    if let Some(promise) = step.promise.take() {
-                        promise.fulfil(Err(error.clone()));
-                    }
-                }
-                Then::Enqueued(enqueued) => {
-                    let (unheard, _) = Promise::new();
-                    std::mem::replace(&mut enqueued.1.promise, SchedulePromise::One(unheard))
-                        .fulfil(Err(error.clone()));
-                }
-                Then::Left { promise, .. } => {
-                    if let Some(promise) = promise.take() {
-                        promise.fulfil(Err(error.clone()));
-                    }
-                }
-                Then::Moved { why: commits::Why::Changed { promise, .. }, .. } | Then::Noted { promise, .. } => {
-                    if let Some(promise) = promise.take() {
-                        promise.fulfil(Err(error.clone()));
-                    }
-                }
-                Then::Moved { .. }
-                | Then::Claimed { .. }
-                | Then::Occurrences(_)
-                | Then::Shelved { .. }
-                | Then::Released { .. } => {}
-            }
-        }
-    }
-
-    /// The store is lost: nothing more is sent, everyone who waits is told.
-    fn fail(&mut self, error: StoreError) {
-        if self.failed.is_some() {
-            return;
-        }
-        self.emit(|| Event::StoreFailed { reason: error.to_string() });
-        marks::reach(Mark::Failed);
-        let told = Error::Store(error.clone());
-        self.failed = Some(error);
-        self.outgoing.iter_mut().for_each(Vec::clear);
-        for delivery in self.posts.iter_mut().filter_map(|(_, post)| post.delivery.take()) {
-            delivery.facts().stage.withdraw();
-        }
-        self.refuse_pending(&told);
-        self.commits = Commits::default();
-        for search in self.searches.drain() {
-            search.refuse(&told);
-        }
-        for listing in self.listings.drain() {
-            listing.refuse(&told);
-        }
-        self.refuse_queues(&told);
-        self.refuse_series(&told);
-        let holds = self.sites.iter_mut().flat_map(|site| site.held.values_mut());
-        for promise in holds.flat_map(Hold::take_promises) {
-            promise.fulfil(Err(told.clone()));
-        }
-        for waiter in self.waiters.drain().flat_map(|(_, waiters)| waiters) {
-            waiter.fulfil(Err(told.clone()));
-        }
-        for promise in self.settling.drain(..) {
-            promise.fulfil(Err(told.clone()));
-        }
-    }
-
-    /// Answers those who wait for quiet, if it is: nothing is due, queued, in flight or on the way to the store.
-    fn settle_quiet(&mut self) {
-        if self.settling.is_empty() || !self.is_quiet() {
-            return;
-        }
-        for promise in self.settling.drain(..) {
-            promise.fulfil(Ok(()));
-        }
-    }
-
-    fn is_quiet(&mut self) -> bool {
-        self.commits.is_empty()
-            && self.searches.is_empty()
-            && self.listings.is_empty()
-            && self.woken.is_empty()
-            && self.agenda.first().is_none_or(|(at, _)| *at > self.now.wall)
-            && self.sites.iter().all(|site| site.window.is_passed(self.now.wall) && site.late.is_empty())
-            && self.wheel.next_wake().is_none_or(|at| instant(at) > self.now.wall)
-            && !self.posts.iter().any(|(_, post)| post.phase.is_busy() && !self.is_blocked(post))
-    }
-
-    /// Whether this post waits in its shard for something that comes with time.
-    fn is_blocked(&self, post: &Resident) -> bool {
-        let is_waiting = |delivery: &Delivery| delivery.facts().stage.is_waiting();
-        let Some((place, _)) = self.pool(post.record.pool).filter(|_| post.delivery.as_ref().is_some_and(is_waiting))
-        else {
-            return false;
-        };
-        let shard = self.settings.shard(place, &post.record);
-        let until = self.given.get(shard).and_then(|(_, until)| *until);
-        post.phase == Phase::InFlight && until.is_some_and(|until| until > self.now.wall)
-    }
-
     /// The shard gets this many things: what it said of being blocked does not hold any more.
     fn give(&mut self, shard: usize, things: usize) {
         if let Some((given, blocked)) = self.given.get_mut(shard) {
             (*given, *blocked) = (*given + things as u64, None);
         }
-    }
-
-    /// Moves a shutdown forward.
-    fn close(&mut self) {
-        let Some(closing) = self.closing.as_mut().filter(|closing| !closing.stopped) else { return };
-        let flying = self.posts.iter().any(|(_, post)| post.phase == Phase::InFlight);
-        let hangs = self.stalled && self.now.mono >= closing.deadline;
-        let is_idle = self.commits.is_empty() && self.store_watch.working_since().is_none();
-        let flushed = is_idle || self.failed.is_some() || hangs;
-        let waited = self.now.mono >= closing.deadline || self.failed.is_some();
-        // Past the deadline what is in flight is left behind: its claim is durable, the next start knows it.
-        if flushed && (waited || !flying) {
-            if flying {
-                marks::reach(Mark::LeftFlying);
-            }
-            closing.stopped = true;
-            let promise = closing.promise.take();
-            self.effects.push_back(Effect::Stop { promise, hangs });
-        }
-    }
-}
-
-/// Where a pool is in the settings, by its number in the store.
-#[derive(Debug)]
-struct Places(Vec<Option<usize>>);
-
-impl Places {
-    fn of(pools: &[PoolSettings]) -> Self {
-        let numbers = pools.iter().map(|pool| usize::from(pool.id.0) + 1).max().unwrap_or(0);
-        let mut places = vec![None; numbers];
-        for (place, pool) in pools.iter().enumerate() {
-            if let Some(at) = places.get_mut(usize::from(pool.id.0)) {
-                *at = Some(place);
-            }
-        }
-        Self(places)
-    }
-
-    fn get(&self, pool: PoolId) -> Option<usize> {
-        self.0.get(usize::from(pool.0)).copied().flatten()
-    }
-}
-
-impl PoolSettings {
-    /// When this post is tried again.
-    fn retry(&self, record: &Record) -> RetryPolicy {
-        record.body.retry().unwrap_or(self.retry)
-    }
-
-    /// The last instant at which this post may be sent. A thread that has begun goes on.
-    fn deadline(&self, record: &Record) -> Option<Timestamp> {
-        self.deadline_if(record, record.attempts > 0 || record.notes.calls() > 0)
-    }
-
-    /// The same, if it was called before, or was not: only its first call can be too late for its pool.
-    fn deadline_if(&self, record: &Record, was_called: bool) -> Option<Timestamp> {
-        if !record.notes.receipts().is_empty() {
-            return None;
-        }
-        let own = record.body.deadline(record.due);
-        let misfire = self.catch_up.deadline(record.due).filter(|_| !was_called);
-        own.into_iter().chain(misfire).min()
-    }
-}
-
-impl Settings {
-    /// A profile always maps to the same shard; posts without one are spread.
-    fn shard(&self, place: usize, record: &Record) -> usize {
-        let Some(pool) = self.pools.get(place) else { return 0 };
-        let number = match record.body.profile() {
-            _ if pool.shards == 1 => 0,
-            "" => record.seq.0,
-            profile => xxhash_rust::xxh3::xxh3_64(profile.as_bytes()),
-        };
-        pool.first_shard + (number % pool.shards as u64) as usize
     }
 }
 

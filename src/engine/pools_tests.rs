@@ -3,8 +3,8 @@
 use super::tests::{Rig, given};
 use super::*;
 use crate::error::Error;
-use crate::gate::{Account, Rules};
-use crate::id::State;
+use crate::gate::{Account, Gate, Rules};
+use crate::id::{PostId, State};
 use crate::post::{Body, Post};
 use crate::quota::{RateLimit, Scope};
 

@@ -1,10 +1,12 @@
 use super::message::Wish;
 use super::tests::{Rig, given};
 use super::*;
-use crate::gate::Rules;
-use crate::id::State;
-use crate::post::{BroadcastError, Ending, Post, PostRef, Prepared, Receipt, Reconciled, Shelf};
+use crate::catch_up::CatchUp;
+use crate::gate::{Gate, Rules};
+use crate::id::{PostId, State};
+use crate::post::{BroadcastError, Ending, Guarantee, Post, PostRef, Prepared, Receipt, Reconciled, Shelf, Task};
 use crate::quota::RateLimit;
+use crate::retry::RetryPolicy;
 
 fn attempt(delivery: &Delivery, called: bool, ending: Ending) -> Attempt {
     Attempt { delivery: delivery.clone(), started: None, called, ending }

@@ -1,10 +1,15 @@
 use super::*;
+use crate::catch_up::CatchUp;
 use crate::committer;
-use crate::gate::Rules;
-use crate::post::{Body, BroadcastError, Ending, Post, PostRef, Receipt, Shelf, Verdict};
+use crate::error::Error;
+use crate::gate::{Gate, Rules};
+use crate::id::PostId;
+use crate::post::{Body, BroadcastError, Change, Ending, Guarantee, Post, PostRef, Receipt, Shelf, Verdict};
 use crate::reply::Reply;
+use crate::retry::RetryPolicy;
 use crate::store::backend::Backend;
 use crate::store::{CallLog, MemoryStore};
+use std::sync::Arc;
 
 const START: i64 = 1_900_000_000_000;
 const STALL: Duration = Duration::from_secs(10);
