@@ -192,12 +192,21 @@ impl Engine {
     /// Everything that was put on the shelf of a profile is there: it is taken back.
     pub(super) fn empty_shelf(&mut self, place: usize, profile: String) {
         let (after, until) = Shelf::range_of(&profile);
-        self.list(place, after, until, Listing::Release { place, profile, until });
+        self.list(place, after, until, Listing::Release { place, profile, until, found: false });
     }
 
-    /// The last of them is on its way back.
-    pub(super) fn finish_release(&mut self, place: usize, profile: String) {
+    /// All that were found are on their way back. It is looked again until none is found: others may have come to the shelf while
+    /// it was read, and what is just being changed there comes back when that is durable.
+    pub(super) fn finish_release(&mut self, place: usize, profile: String, found: bool) {
         let Some(pool) = self.settings.pools.get(place).filter(|_| self.is_releasing(place, &profile)) else { return };
+        let is_there = |post: &Resident| {
+            let record = &post.record;
+            let is_own = record.pool == pool.id && record.body.profile() == profile;
+            is_own && record.home().shelf() == Some(Shelf::Held)
+        };
+        if found || self.posts.iter().any(|(_, post)| is_there(post)) {
+            return self.commits.note(Then::Shelved { place, profile });
+        }
         let change = Change::Remember { key: key(HELD, &pool.name, &profile), value: Bytes::new() };
         self.commits.add(change, Some(Then::Released { place, profile }), 0);
     }

@@ -53,6 +53,63 @@ fn a_crash_during_a_release_strands_no_post() {
 }
 
 #[test]
+fn a_post_that_is_changed_on_its_shelf_during_a_release_is_not_stranded_by_a_crash() {
+    for (before, after) in (0..8).flat_map(|before| (0..12).map(move |after| (before, after))) {
+        let mut rig = Rig::new();
+        drop(hold(&mut rig, Some("x")));
+        rig.work();
+        let ids = [0, 1].map(|_| rig.stored(0, &Post::new("p", "x").profile("a")));
+        rig.work();
+        drop(hold(&mut rig, None));
+        (0..before).for_each(|_| _ = rig.answer_one());
+        drop(rig.wish(ids[0], Wish::Edit { part: 0, payload: "y".into() }));
+        (0..after).for_each(|_| _ = rig.answer_one());
+        let mut rig = rig.restart(1_000, |_| {});
+        // If the release had not become durable, it is asked for again.
+        drop(hold(&mut rig, None));
+        rig.work();
+        rig.pass(1);
+        rig.work();
+        assert_eq!(
+            rig.delivered.len(),
+            2,
+            "{before} steps, then {after}: {:?}",
+            ids.map(|id| rig.status(id).unwrap().state())
+        );
+    }
+}
+
+#[test]
+fn a_release_that_another_hold_has_ended_does_not_end_the_next_one() {
+    for (before, between, after) in (0..120).map(|case| (case / 40, 3 + case / 8 % 5, 4 + case % 8)) {
+        let mut rig = Rig::new();
+        rig.engine.settings.memory = 1 << 30;
+        let id = rig.stored(10_000, &Post::new("p", "z").profile("a"));
+        drop(hold(&mut rig, Some("x")));
+        rig.work();
+        // Several pages of the shelf, and one that comes to it where the first page was.
+        let big = vec![Post::new("p", vec![0; 60_000]).profile("a"); 110];
+        big.iter().for_each(|post| drop(rig.schedule_post(0, post)));
+        rig.work();
+        drop(hold(&mut rig, None));
+        (0..before).for_each(|_| _ = rig.answer_one());
+        drop(hold(&mut rig, Some("y")));
+        rig.pass(10_000);
+        (0..between).for_each(|_| _ = rig.answer_one());
+        drop(hold(&mut rig, None));
+        (0..after).for_each(|_| _ = rig.answer_one());
+        let mut rig = rig.restart(1_000, |_| {});
+        // If the release had not become durable, it is asked for again.
+        drop(hold(&mut rig, None));
+        rig.work();
+        rig.pass(1);
+        rig.work();
+        let state = rig.status(id).unwrap().state();
+        assert!(state != State::Held, "{before}, {between}, {after} steps");
+    }
+}
+
+#[test]
 fn a_release_that_has_begun_is_finished_by_the_next_process() {
     let mut rig = Rig::new();
     drop(hold(&mut rig, Some("x")));

@@ -19,8 +19,8 @@ use super::{Engine, TIDY_EVERY};
 pub enum Listing {
     /// The host wants to see them.
     Show { promise: Promise<Vec<Status>>, place: usize, until: Timestamp },
-    /// Their profile was released.
-    Release { place: usize, profile: String, until: Timestamp },
+    /// Their profile was released; whether any was there.
+    Release { place: usize, profile: String, until: Timestamp, found: bool },
     /// The host wants all of them sent again; so many have been.
     Requeue { place: usize, until: Timestamp, requeued: u64, promise: Promise<u64> },
     /// Profiles have got queues: which slots are taken is looked for.
@@ -83,7 +83,7 @@ impl Engine {
         if self.closing.is_some() {
             return listing.refuse(&Error::Closed);
         }
-        // What is in memory is being taken from the shelf.
+        // What is in memory is being taken from the shelf, or changed there.
         let posts = posts.into_iter().filter(|stored| !self.by_seq.contains_key(&stored.record.seq));
         let posts: Vec<Stored> = posts.collect();
         match listing {
@@ -95,15 +95,16 @@ impl Engine {
                 let shown = posts.into_iter().take(limits::LIST_POSTS);
                 promise.fulfil(Ok(shown.map(|stored| self.status_of(Found::Live(stored))).collect()));
             }
-            Listing::Release { place, profile, until } => {
+            Listing::Release { place, profile, until, found } => {
                 let mut own: Vec<_> =
                     posts.into_iter().filter(|stored| stored.record.body.profile() == profile).collect();
+                let found = found || !own.is_empty();
                 own.sort_by_key(|stored| (stored.record.due, stored.record.seq));
                 own.into_iter().for_each(|stored| self.unshelve(place, stored.record));
                 if through < Cursor::through(until) {
-                    self.list(place, through, until, Listing::Release { place, profile, until });
+                    self.list(place, through, until, Listing::Release { place, profile, until, found });
                 } else {
-                    self.finish_release(place, profile);
+                    self.finish_release(place, profile, found);
                 }
             }
             Listing::Requeue { place, until, requeued, promise } => {
