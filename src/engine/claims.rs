@@ -57,7 +57,7 @@ impl Engine {
     }
 
     /// The delivery that was made ahead of the due, if it is as it would be now.
-    pub(super) fn take_ready(&mut self, slot: u32) -> Option<Delivery> {
+    fn take_ready(&mut self, slot: u32) -> Option<Delivery> {
         let post = self.posts.get_mut(slot as usize)?;
         let ready = post.ready.take()?;
         let facts = ready.facts();

@@ -29,7 +29,7 @@ impl Engine {
         }
     }
 
-    pub(super) fn is_quiet(&mut self) -> bool {
+    fn is_quiet(&mut self) -> bool {
         self.commits.is_empty()
             && self.searches.is_empty()
             && self.listings.is_empty()
@@ -41,7 +41,7 @@ impl Engine {
     }
 
     /// Whether this post waits in its shard for something that comes with time.
-    pub(super) fn is_blocked(&self, post: &Resident) -> bool {
+    fn is_blocked(&self, post: &Resident) -> bool {
         let is_waiting = |delivery: &Delivery| delivery.facts().stage.is_waiting();
         let Some((place, _)) = self.pool(post.record.pool).filter(|_| post.delivery.as_ref().is_some_and(is_waiting))
         else {

@@ -165,6 +165,22 @@ fn dead_letters_that_are_dropped_stay_failed_and_old_ones_are_given_up_however_m
 }
 
 #[test]
+fn of_a_dead_letter_that_was_published_after_all_that_is_said_too() {
+    let mut rig = Rig::new();
+    let id = rig.stored(0, &Post::new("p", "x"));
+    let delivery = rig.call();
+    rig.answer(&delivery, Err(BroadcastError::permanent("400")));
+    rig.wished(id, Wish::Resolve(Resolution::Sent(Receipt::new("u")))).unwrap();
+    let outcome = |event: &Event| match event {
+        Event::Settled { outcome, .. } => Some(outcome.clone()),
+        _ => None,
+    };
+    let said: Vec<_> = rig.events.iter().filter_map(outcome).collect();
+    let failed = Outcome::Failed { reason: "400".to_owned() };
+    assert_eq!(said, [failed, Outcome::Delivered(Receipt::new("u"))]);
+}
+
+#[test]
 fn the_broadcaster_may_know_what_came_of_it() {
     let mut rig = Rig::new();
     let id = rig.stored(0, &at_most_once());

@@ -126,6 +126,19 @@ fn a_spike_that_memory_does_not_hold_is_not_spread_for_the_time_that_loading_tak
 }
 
 #[test]
+fn what_a_clock_that_steps_forward_makes_late_is_spread_also_where_memory_holds_a_small_part_of_it() {
+    let mut rig = Rig::with(|pool| pool.catch_up = over(600));
+    (0..BACKLOG).for_each(|number| _ = rig.stored(100_000 + 9_000 * number, &big()));
+    rig.now.wall = rig.now.wall.after(Duration::from_secs(3_701));
+    rig.turn();
+    rig.work();
+    assert!(rig.engine.posts.len() < 100, "a test of nothing");
+    let sent = sent_within(&mut rig, 720);
+    let halfway = sent.iter().filter(|(at, ..)| *at < 300_000).count() as i64;
+    assert!(sent.len() as i64 == BACKLOG && (halfway - BACKLOG / 2).abs() < 10, "{halfway} of {}", sent.len());
+}
+
+#[test]
 fn a_place_outlives_the_process() {
     let mut rig = Rig::new();
     (0..BACKLOG).for_each(|number| _ = rig.stored(100_000 + 9_000 * number, &big()));

@@ -29,6 +29,17 @@ fn hold(rig: &mut Rig, reason: Option<&str>) -> crate::reply::Reply<()> {
     rig.ask(|promise| Command::Hold { place: 0, profile: "a".into(), reason, promise })
 }
 
+/// The next process. If the release had not become durable, it is asked for again.
+fn released_after_a_crash(rig: Rig) -> Rig {
+    let mut rig = rig.restart(1_000, |_| {});
+    let reply = hold(&mut rig, None);
+    rig.work();
+    assert!(given(reply).unwrap().is_ok());
+    rig.pass(1);
+    rig.work();
+    rig
+}
+
 #[test]
 fn a_crash_during_a_release_strands_no_post() {
     for steps in 0..8 {
@@ -41,41 +52,26 @@ fn a_crash_during_a_release_strands_no_post() {
         for _ in 0..steps {
             rig.answer_one();
         }
-        let mut rig = rig.restart(1_000, |_| {});
-        // If the release had not become durable, it is asked for again.
-        let reply = hold(&mut rig, None);
-        rig.work();
-        assert!(given(reply).unwrap().is_ok());
-        rig.pass(1);
-        rig.work();
+        let mut rig = released_after_a_crash(rig);
         assert_eq!(rig.delivered.len(), 1, "{steps} steps: {:?}", rig.status(id).unwrap().state());
     }
 }
 
 #[test]
 fn a_post_that_is_changed_on_its_shelf_during_a_release_is_not_stranded_by_a_crash() {
-    for (before, after) in (0..8).flat_map(|before| (0..12).map(move |after| (before, after))) {
+    // By itself, and beside another.
+    for (posts, before, after) in (0..192).map(|case| (1 + case % 2, case / 2 / 12, case / 2 % 12)) {
         let mut rig = Rig::new();
         drop(hold(&mut rig, Some("x")));
         rig.work();
-        let ids = [0, 1].map(|_| rig.stored(0, &Post::new("p", "x").profile("a")));
-        rig.work();
+        let ids: Vec<_> = (0..posts).map(|_| rig.stored(0, &Post::new("p", "x").profile("a"))).collect();
         drop(hold(&mut rig, None));
         (0..before).for_each(|_| _ = rig.answer_one());
         drop(rig.wish(ids[0], Wish::Edit { part: 0, payload: "y".into() }));
         (0..after).for_each(|_| _ = rig.answer_one());
-        let mut rig = rig.restart(1_000, |_| {});
-        // If the release had not become durable, it is asked for again.
-        drop(hold(&mut rig, None));
-        rig.work();
-        rig.pass(1);
-        rig.work();
-        assert_eq!(
-            rig.delivered.len(),
-            2,
-            "{before} steps, then {after}: {:?}",
-            ids.map(|id| rig.status(id).unwrap().state())
-        );
+        let mut rig = released_after_a_crash(rig);
+        let states: Vec<_> = ids.iter().map(|id| rig.status(*id).unwrap().state()).collect();
+        assert_eq!(rig.delivered.len(), posts, "{before} steps, then {after}: {states:?}");
     }
 }
 
@@ -98,14 +94,8 @@ fn a_release_that_another_hold_has_ended_does_not_end_the_next_one() {
         (0..between).for_each(|_| _ = rig.answer_one());
         drop(hold(&mut rig, None));
         (0..after).for_each(|_| _ = rig.answer_one());
-        let mut rig = rig.restart(1_000, |_| {});
-        // If the release had not become durable, it is asked for again.
-        drop(hold(&mut rig, None));
-        rig.work();
-        rig.pass(1);
-        rig.work();
-        let state = rig.status(id).unwrap().state();
-        assert!(state != State::Held, "{before}, {between}, {after} steps");
+        let mut rig = released_after_a_crash(rig);
+        assert_ne!(rig.status(id).unwrap().state(), State::Held, "{before}, {between}, {after} steps");
     }
 }
 

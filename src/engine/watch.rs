@@ -73,7 +73,7 @@ impl Engine {
     }
 
     /// Answers everyone who waits for a commit.
-    pub(super) fn refuse_pending(&mut self, error: &Error) {
+    fn refuse_pending(&mut self, error: &Error) {
         self.refuse_queues(error);
         self.refuse_series(error);
         for then in self.commits.pending().flatten() {

@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use chrono::{DateTime, NaiveDateTime, Utc};
-
-use super::zone::most_like;
+use chrono_tz::{TZ_VARIANTS, Tz};
+use strsim::levenshtein;
 
 /// Why a schedule was refused. Nothing that was refused exists: a value of a schedule's type is always valid.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
@@ -160,4 +160,17 @@ impl ScheduleError {
         let at = (rest.as_ptr() as usize).saturating_sub(text.as_ptr() as usize).min(text.len());
         Self::Text { what, text: text.chars().take(200).collect(), at, expected: expected.into() }
     }
+}
+
+/// The zone whose name, or whose place, differs least from what was given: in a third of its letters at most.
+fn most_like(given: &str) -> Option<&'static str> {
+    let given = given.trim().to_ascii_lowercase().replace(' ', "_");
+    let likeness = |zone: &Tz| {
+        let name = zone.name().to_ascii_lowercase();
+        let place = name.rsplit('/').next().unwrap_or(&name);
+        // A place by itself says less than the whole name.
+        levenshtein(&given, &name).min(1 + levenshtein(&given, place))
+    };
+    let (edits, name) = TZ_VARIANTS.iter().map(|zone| (likeness(zone), zone.name())).min()?;
+    (edits <= 1 + given.chars().count() / 3).then_some(name)
 }

@@ -7,7 +7,6 @@ use std::sync::OnceLock;
 
 use chrono::{DateTime, Offset, TimeZone};
 use chrono_tz::{TZ_VARIANTS, Tz};
-use strsim::levenshtein;
 
 use super::civil::DAY;
 use super::error::ScheduleError;
@@ -110,19 +109,6 @@ pub fn read(zone: Tz, local: i64) -> Reading {
 /// ```
 pub fn zone(name: &str) -> Result<Tz, ScheduleError> {
     name.parse().map_err(|_| ScheduleError::UnknownZone { given: name.chars().take(64).collect() })
-}
-
-/// The zone whose name, or whose place, differs least from what was given: in a third of its letters at most.
-pub(super) fn most_like(given: &str) -> Option<&'static str> {
-    let given = given.trim().to_ascii_lowercase().replace(' ', "_");
-    let likeness = |zone: &Tz| {
-        let name = zone.name().to_ascii_lowercase();
-        let place = name.rsplit('/').next().unwrap_or(&name);
-        // A place by itself says less than the whole name.
-        levenshtein(&given, &name).min(1 + levenshtein(&given, place))
-    };
-    let (edits, name) = TZ_VARIANTS.iter().map(|zone| (likeness(zone), zone.name())).min()?;
-    (edits <= 1 + given.chars().count() / 3).then_some(name)
 }
 
 #[cfg(test)]
