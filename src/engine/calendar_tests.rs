@@ -844,6 +844,25 @@ fn a_placed_post_that_is_being_called_does_not_stop_its_queue_when_its_slot_is_t
 }
 
 #[test]
+fn a_placed_post_whose_slot_came_while_the_store_was_busy_keeps_it() {
+    let (mut rig, ids) = queued(&["a", "b"]);
+    drop(order(&mut rig, Order::Slots(Box::new("slots UTC Mon-Sun 18:00,18:02,18:04".parse().unwrap()))));
+    rig.work();
+    rig.pass(799_000);
+    rig.work();
+    // Another post takes the slot, and that is known when it is too late.
+    drop(rig.schedule_post(1_000, &Post::new("p", "f").profile("a")));
+    drop(order(&mut rig, Order::WarnAhead(Duration::from_secs(2))));
+    rig.pass(2_000);
+    let delivery = rig.call();
+    rig.end(&delivery, Ending::Answered(Err(BroadcastError::transient("503"))));
+    rig.work();
+    let due = |rig: &mut Rig, id| Timestamp::due(rig.status(id).unwrap().due());
+    assert_eq!((delivery.id(), due(&mut rig, ids[0])), (ids[0], delivery.facts().due));
+    assert_eq!(due(&mut rig, ids[1]), delivery.facts().due.after(Duration::from_secs(120)));
+}
+
+#[test]
 fn a_placed_post_that_is_cancelled_and_replaced_is_gone_wherever_the_process_dies() {
     for steps in 0..8 {
         let (mut rig, ids) = queued(&["a", "b", "c"]);

@@ -172,17 +172,25 @@ impl Queue {
     /// Lets time pass. Posts whose slot has come leave; they are returned with it, and it is their due. Those whose slot
     /// comes by `until` are placed. No more than go in one step: it wants to be followed again at once if there are more.
     pub fn follow(&mut self, now: Timestamp, until: Timestamp, taken: &Taken) -> Vec<(Seq, Timestamp)> {
+        // Those that were placed may be out already: their slots are theirs, whoever else has taken them since.
+        let mut left = self.leave(now);
         self.place(until.max(now), taken);
+        let late = self.leave(now);
+        // As many as go in one step: more of them may follow.
+        if late.len() < limits::PLACE_POSTS {
+            self.since = self.since.max(now);
+        }
+        left.extend(late);
+        left
+    }
+
+    /// Takes out those that were placed and whose slot has come.
+    fn leave(&mut self, now: Timestamp) -> Vec<(Seq, Timestamp)> {
         let gone = self.placed.iter().take_while(|(_, due)| *due <= now).count();
         let left: Vec<_> = self.placed.drain(..gone).collect();
         self.order.drain(..gone);
         self.start += gone as i64;
-        let reached = match left.last() {
-            // As many as go in one step: more of them may follow.
-            Some((_, due)) if gone == limits::PLACE_POSTS => *due,
-            _ => now,
-        };
-        self.since = self.since.max(reached);
+        self.since = left.last().map_or(self.since, |(_, due)| self.since.max(*due));
         left
     }
 

@@ -232,6 +232,27 @@ proptest! {
 }
 
 #[test]
+fn a_post_whose_slot_has_come_leaves_with_it_also_where_the_slot_was_taken_meanwhile() {
+    let mut bed = Bed::new();
+    let posts = [0, 1, 2].map(Seq);
+    bed.queue.apply(Order::Slots(Box::new("slots UTC Mon-Sun 08:00,09:00,10:00".parse().unwrap())), bed.now).unwrap();
+    bed.queue.insert(None, &posts, Duration::ZERO).unwrap();
+    bed.queue.place(bed.now.after(AHEAD), &bed.taken);
+    let [(_, slot)] = bed.queue.placed() else { panic!("a test of nothing") };
+    let slot = *slot;
+    bed.taken.insert(Seq(9), slot);
+    // 8:30, and 9:00 was free.
+    let now = slot.after(Duration::from_secs(1_800));
+    assert_eq!(bed.queue.follow(now, now.after(AHEAD), &bed.taken), [(posts[0], slot)]);
+    assert_eq!(bed.queue.placed(), [(posts[1], slot.after(AHEAD))]);
+    // Those that had no slot yet when theirs came do not get one that another post has.
+    bed.taken.insert(Seq(10), slot.after(AHEAD));
+    bed.queue.place(now, &bed.taken);
+    let now = slot.after(3 * AHEAD);
+    assert_eq!(bed.queue.follow(now, now.after(AHEAD), &bed.taken), [(posts[1], slot.after(2 * AHEAD))]);
+}
+
+#[test]
 fn a_change_at_the_end_of_a_long_queue_writes_one_part() {
     let mut bed = Bed::new();
     bed.queue.insert(None, &(0..10_000).map(Seq).collect::<Vec<_>>(), Duration::ZERO).unwrap();

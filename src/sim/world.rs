@@ -41,8 +41,9 @@ const YOUNG: u64 = 100;
 const LOOK: u32 = 500;
 /// Commands and events that wait, at most.
 const QUEUE: usize = 64;
-/// Turns of all parts of a process before time passes, at most.
+/// Turns of all parts of a process before time passes, at most; and in the end, when nothing depends on how slow they are.
 const ROUNDS: u32 = 8;
+const LAST_ROUNDS: u32 = 1_000;
 
 /// How often what happens, in hundred-thousandths of a step.
 #[derive(Default)]
@@ -394,9 +395,9 @@ impl World {
         // A thread sleeps when it has nothing to do; now and then the machine has no time for it.
         if self.dice.falls(950) {
             let parts = self.process.as_ref().map_or(0, Process::parts);
-            for _ in 0..ROUNDS {
+            for _ in 0..if self.is_healing { LAST_ROUNDS } else { ROUNDS } {
                 let mut is_idle = (0..parts).map(|part| self.turn(part)).fold(true, |all, idle| all & idle);
-                // In the end nothing depends on how slow the store is.
+                // Nor on how slow the store is.
                 while self.is_healing && self.serves() {
                     self.serve();
                     is_idle = false;
