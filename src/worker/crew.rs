@@ -2,15 +2,16 @@
 //!
 //! A caller's thread polls each delivery once, where it stands; most of the work of a broadcaster that does not
 //! wait is done there. What is not ready moves to the pool's runtime. A broadcaster that blocks its caller's
-//! thread holds up nobody: the others take what waits, and when half of them are blocked as many are added.
+//! thread holds up nobody: the others take what waits, and when half of them are blocked as many are added. They end
+//! when they have not been needed for a minute.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use std::{io, thread};
 
-use crossbeam_channel::{Receiver, Sender};
+use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
 use tokio::runtime::{Handle, Runtime};
 use tokio::sync::watch;
 
@@ -24,6 +25,9 @@ use super::call::{Call, Callers};
 /// How often the threads are looked at while something waits for one. One that is in the same call when it is looked
 /// at again is blocked.
 const BEAT: Duration = Duration::from_millis(10);
+/// How often the threads that were added look how many are busy, and after how many looks those end that were not needed.
+const GLANCE: Duration = Duration::from_secs(1);
+const GLANCES: u32 = 60;
 
 /// The threads of one pool.
 #[derive(Debug)]
@@ -33,15 +37,36 @@ pub struct Crew {
     /// Says when the scheduler is shutting down.
     stopping: watch::Sender<bool>,
     runtime: Arc<Carrier>,
-    /// Threads to begin with, and at most.
-    few: usize,
-    most: usize,
-    callers: Mutex<Vec<Arc<Caller>>>,
     looked: AtomicU64,
 }
 
 /// What is known of one caller's thread: the beat in which its present call began; zero if there is none.
 type Caller = AtomicU64;
+
+/// The threads that are there.
+#[derive(Default)]
+struct Roster {
+    callers: Vec<Arc<Caller>>,
+    /// So many have looked around since it was judged last how many are needed, and saw so many busy at most.
+    glances: u32,
+    busy: usize,
+}
+
+impl Roster {
+    /// Somebody looks around; now and then it is judged how many threads there are more than are needed.
+    fn glance(&mut self, few: usize) -> Option<usize> {
+        let is_busy = |caller: &&Arc<Caller>| caller.load(Ordering::Relaxed) > 0;
+        self.busy = self.busy.max(self.callers.iter().filter(is_busy).count());
+        self.glances += 1;
+        if self.glances < GLANCES {
+            return None;
+        }
+        // Between two looks more may have been busy.
+        let needed = few.max(2 * self.busy);
+        (self.glances, self.busy) = (0, 0);
+        Some(self.callers.len().saturating_sub(needed))
+    }
+}
 
 struct Shared {
     name: Arc<str>,
@@ -50,6 +75,15 @@ struct Shared {
     calls: Receiver<Call>,
     /// Rises whenever the crew is looked at: time enough to tell short calls from long ones.
     beat: AtomicU64,
+    /// Threads to begin with, and at most.
+    few: usize,
+    most: usize,
+    roster: Mutex<Roster>,
+    /// How often it is looked how many are busy, and when that was done last, in microseconds.
+    glance: Duration,
+    glanced: AtomicU64,
+    /// So many threads may end.
+    surplus: AtomicUsize,
 }
 
 /// The runtime that carries on with what has to wait. It goes down with the last thread that may still be inside a
@@ -79,8 +113,18 @@ impl std::fmt::Debug for Shared {
 
 impl Crew {
     /// A crew of so many threads for this pool, at work; more of them while they are blocked.
-    #[expect(clippy::disallowed_methods, reason = "the shards' concurrency bounds it")]
     pub fn start(
+        name: &Arc<str>,
+        broadcaster: &Arc<dyn DynBroadcaster>,
+        threads: usize,
+        clock: Arc<dyn Clock>,
+    ) -> io::Result<Self> {
+        Self::glancing(GLANCE, name, broadcaster, threads, clock)
+    }
+
+    #[expect(clippy::disallowed_methods, reason = "the shards' concurrency bounds it")]
+    fn glancing(
+        glance: Duration,
         name: &Arc<str>,
         broadcaster: &Arc<dyn DynBroadcaster>,
         threads: usize,
@@ -98,15 +142,18 @@ impl Crew {
             clock,
             calls: receiver,
             beat: AtomicU64::new(1),
+            few: threads,
+            most: limits::CALLERS.max(threads),
+            roster: Mutex::default(),
+            glance,
+            glanced: AtomicU64::new(0),
+            surplus: AtomicUsize::new(0),
         });
         let crew = Self {
             shared,
             calls: sender,
             stopping: watch::channel(false).0,
             runtime: Arc::new(Carrier(Some(runtime))),
-            few: threads,
-            most: limits::CALLERS.max(threads),
-            callers: Mutex::default(),
             looked: AtomicU64::new(0),
         };
         crew.add_threads(threads)?;
@@ -114,17 +161,16 @@ impl Crew {
     }
 
     fn add_threads(&self, threads: usize) -> io::Result<()> {
-        let mut callers = self.callers.lock().unwrap_or_else(PoisonError::into_inner);
-        for _ in 0..threads.min(self.most.saturating_sub(callers.len())) {
-            let (shared, runtime, caller) =
-                (Arc::clone(&self.shared), Arc::clone(&self.runtime), Arc::<Caller>::default());
-            callers.push(Arc::clone(&caller));
+        let mut roster = self.shared.roster();
+        (roster.glances, roster.busy) = (0, 0);
+        self.shared.surplus.store(0, Ordering::Relaxed);
+        for _ in 0..threads.min(self.shared.most.saturating_sub(roster.callers.len())) {
+            let (shared, runtime) = (Arc::clone(&self.shared), Arc::clone(&self.runtime));
+            let (caller, is_added) = (Arc::<Caller>::default(), roster.callers.len() >= shared.few);
+            roster.callers.push(Arc::clone(&caller));
             let name = thread_name(&shared.name);
-            thread::Builder::new().name(name).spawn(move || shared.run(&runtime, &caller)).map(drop).inspect_err(
-                |_| {
-                    callers.pop();
-                },
-            )?;
+            let run = move || shared.run(&runtime, &caller, is_added);
+            thread::Builder::new().name(name).spawn(run).map(drop).inspect_err(|_| _ = roster.callers.pop())?;
         }
         Ok(())
     }
@@ -152,14 +198,14 @@ impl Callers for Crew {
         self.looked.store(now, Ordering::Relaxed);
         let beat = self.shared.beat.fetch_add(1, Ordering::Relaxed);
         let blocked = {
-            let callers = self.callers.lock().unwrap_or_else(PoisonError::into_inner);
+            let Roster { callers, .. } = &*self.shared.roster();
             let is_blocked = |since: u64| since > 0 && since < beat;
             let blocked = callers.iter().filter(|caller| is_blocked(caller.load(Ordering::Relaxed))).count();
             if blocked * 2 < callers.len() { 0 } else { blocked }
         };
         if blocked > 0 {
             // Without further threads the calls wait for the blocked ones, which is all that is left.
-            let _ = self.add_threads(blocked.max(self.few));
+            let _ = self.add_threads(blocked.max(self.shared.few));
         }
         Some(BEAT)
     }
@@ -174,11 +220,20 @@ impl Callers for Crew {
 }
 
 impl Shared {
-    fn run(&self, runtime: &Carrier, caller: &Caller) {
+    fn run(&self, runtime: &Carrier, caller: &Arc<Caller>, is_added: bool) {
         let Some(runtime) = runtime.handle() else { return };
         // What the broadcaster spawns, sleeps and connects belongs to the runtime, not to this thread.
         let _context = runtime.enter();
-        while let Ok(call) = self.calls.recv() {
+        while !is_added || !self.may_end(caller) {
+            let call = match is_added {
+                true => self.calls.recv_timeout(self.glance),
+                false => self.calls.recv().map_err(RecvTimeoutError::from),
+            };
+            let call = match call {
+                Ok(call) => call,
+                Err(RecvTimeoutError::Timeout) => continue,
+                Err(RecvTimeoutError::Disconnected) => return,
+            };
             caller.store(self.beat.load(Ordering::Relaxed), Ordering::Relaxed);
             // Even what a broadcaster leaves behind may panic when it is dropped.
             let made = catch_unwind(AssertUnwindSafe(|| call.make(&self.broadcaster, &self.clock, runtime)));
@@ -188,9 +243,94 @@ impl Shared {
             caller.store(0, Ordering::Relaxed);
         }
     }
+
+    /// Whether this thread, which was added and is idle, ends: more are there than are needed.
+    fn may_end(&self, caller: &Arc<Caller>) -> bool {
+        let (now, glanced) = (machine_time().as_micros() as u64, self.glanced.load(Ordering::Relaxed));
+        let is_time = Duration::from_micros(now.saturating_sub(glanced)) >= self.glance;
+        if is_time && self.glanced.compare_exchange(glanced, now, Ordering::Relaxed, Ordering::Relaxed).is_ok() {
+            let judged = self.roster().glance(self.few);
+            judged.into_iter().for_each(|surplus| self.surplus.store(surplus, Ordering::Relaxed));
+        }
+        if self.surplus.load(Ordering::Relaxed) == 0 || !self.calls.is_empty() {
+            return false;
+        }
+        let mut roster = self.roster();
+        let less = |surplus: usize| surplus.checked_sub(1);
+        let ends = self.surplus.fetch_update(Ordering::Relaxed, Ordering::Relaxed, less).is_ok();
+        if ends {
+            roster.callers.retain(|other| !Arc::ptr_eq(other, caller));
+        }
+        ends
+    }
+
+    fn roster(&self) -> MutexGuard<'_, Roster> {
+        // Nothing in here stops half-way.
+        self.roster.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 /// Threads cannot have a NUL in their names; pools can.
 fn thread_name(pool: &str) -> String {
     format!("punctual {}", pool.replace('\0', "?"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::clock::{Bell, SystemClock};
+    use crate::post::{Delivery, Post, Receipt};
+    use crate::shard::model::dated;
+    use crate::worker::call::{Port, Said};
+
+    const FEW: usize = 2;
+
+    #[test]
+    fn those_end_that_were_not_needed_for_a_minute_and_twice_as_many_stay_as_were_busy() {
+        let mut roster = Roster { callers: (0..40).map(|_| Arc::default()).collect(), ..Roster::default() };
+        for (busy, surplus) in [(0, 38), (1, 38), (5, 30), (20, 0), (40, 0)] {
+            // They are busy for a moment.
+            for glance in 1..GLANCES {
+                let since = u64::from(glance == 30);
+                roster.callers.iter().take(busy).for_each(|caller| caller.store(since, Ordering::Relaxed));
+                assert_eq!(roster.glance(FEW), None);
+            }
+            assert_eq!(roster.glance(FEW), Some(surplus), "{busy} busy");
+        }
+    }
+
+    #[test]
+    fn threads_that_are_added_where_others_are_blocked_end_when_they_are_not_needed_any_more() {
+        let (begins, begun) = crossbeam_channel::bounded(100);
+        let (opens, opened) = crossbeam_channel::bounded::<()>(0);
+        let broadcaster = move |_: Delivery| {
+            let _ = (begins.send(()), opened.recv());
+            async { Ok(Receipt::default()) }
+        };
+        let broadcaster: Arc<dyn DynBroadcaster> = Arc::new(broadcaster);
+        let glance = Duration::from_millis(1);
+        let crew = Crew::glancing(glance, &"p".into(), &broadcaster, FEW, Arc::new(SystemClock::default())).unwrap();
+        let (port, said) = Port::new(&Bell::default(), &crew);
+        let port = Arc::new(port);
+        let call = |seq| {
+            let delivery = dated(seq, 0, None, &Post::new("p", "x"));
+            crew.call(Call { token: (seq as usize, seq).into(), delivery, port: Arc::clone(&port) });
+        };
+        (0..20).for_each(call);
+        let mut calls = 0;
+        while calls < 20 {
+            crew.look();
+            calls += begun.try_iter().count();
+            thread::yield_now();
+        }
+        assert!(crew.shared.roster().callers.len() >= 20);
+        drop(opens);
+        assert!((0..20).all(|_| matches!(said.recv(), Ok(Said::Ended { .. }))));
+        // Each thread has a share in it, and so has the crew.
+        while crew.shared.roster().callers.len() > FEW || Arc::strong_count(&crew.shared) > 1 + FEW {
+            thread::yield_now();
+        }
+        (20..40).for_each(call);
+        assert!((20..40).all(|_| matches!(said.recv(), Ok(Said::Ended { .. }))));
+    }
 }
