@@ -135,6 +135,9 @@ impl Bed {
                     left.extend(more);
                 }
                 assert_eq!(left, due, "those whose slot has come leave, no others");
+                if left.len() < limits::PLACE_POSTS {
+                    assert!(self.queue.since >= self.now, "no slot of the past is given to those that come now");
+                }
                 self.order.drain(..left.len());
                 self.left.extend(left);
             }
@@ -250,6 +253,21 @@ fn a_post_whose_slot_has_come_leaves_with_it_also_where_the_slot_was_taken_meanw
     bed.queue.place(now, &bed.taken);
     let now = slot.after(3 * AHEAD);
     assert_eq!(bed.queue.follow(now, now.after(AHEAD), &bed.taken), [(posts[1], slot.after(2 * AHEAD))]);
+}
+
+#[test]
+fn more_than_go_in_one_step_leave_in_several_and_no_slot_is_left_out() {
+    let mut bed = Bed::new();
+    let hours: Vec<String> = (0..96).map(|slot| format!("{:02}:{:02}", slot / 4, slot % 4 * 15)).collect();
+    let slots = format!("slots UTC Mon-Sun {}", hours.join(","));
+    bed.queue.apply(Order::Slots(Box::new(slots.parse().unwrap())), bed.now).unwrap();
+    let posts: Vec<_> = (0..600).map(Seq).collect();
+    bed.queue.insert(None, &posts, Duration::ZERO).unwrap();
+    let now = bed.now.after(Duration::from_secs(10 * 86_400));
+    let all: Vec<_> = bed.queue.dues(&bed.taken).collect();
+    let steps: Vec<_> = (0..4).map(|_| bed.queue.follow(now, now, &bed.taken)).collect();
+    assert_eq!(steps.iter().map(Vec::len).collect::<Vec<_>>(), [limits::PLACE_POSTS, limits::PLACE_POSTS, 88, 0]);
+    assert_eq!((steps.concat(), bed.queue.since), (all, now));
 }
 
 #[test]
