@@ -184,13 +184,15 @@ impl Queue {
         left
     }
 
-    /// Takes out those that were placed and whose slot has come.
-    fn leave(&mut self, now: Timestamp) -> Vec<(Seq, Timestamp)> {
+    /// Those leave that were placed and whose slot has come; they are returned with it.
+    pub fn leave(&mut self, now: Timestamp) -> Vec<(Seq, Timestamp)> {
         let gone = self.placed.iter().take_while(|(_, due)| *due <= now).count();
         let left: Vec<_> = self.placed.drain(..gone).collect();
         self.order.drain(..gone);
         self.start += gone as i64;
-        self.since = left.last().map_or(self.since, |(_, due)| self.since.max(*due));
+        if let Some((_, due)) = left.last() {
+            self.since = *due;
+        }
         left
     }
 

@@ -271,7 +271,7 @@ fn more_than_go_in_one_step_leave_in_several_and_no_slot_is_left_out() {
 }
 
 #[test]
-fn a_change_at_the_end_of_a_long_queue_writes_one_part() {
+fn a_change_at_an_end_of_a_long_queue_writes_one_part() {
     let mut bed = Bed::new();
     bed.queue.insert(None, &(0..10_000).map(Seq).collect::<Vec<_>>(), Duration::ZERO).unwrap();
     let before = bed.queue.clone();
@@ -283,4 +283,9 @@ fn a_change_at_the_end_of_a_long_queue_writes_one_part() {
     let before = bed.queue.clone();
     bed.queue.apply(Order::Slots(Box::new(SLOTS[1].parse().unwrap())), bed.now).unwrap();
     assert_eq!(bed.queue.notes(NAME, Some(&before)).len(), 1);
+    // Those that leave at the front move no part either.
+    let before = bed.queue.clone();
+    let (slot, all) = (bed.queue.dues(&bed.taken).next().unwrap().1, bed.queue.len());
+    bed.queue.follow(slot, slot, &bed.taken);
+    assert_eq!((bed.queue.notes(NAME, Some(&before)).len(), bed.queue.len()), (2, all - 1));
 }

@@ -74,26 +74,24 @@ impl Engine {
             return managed.wishes.push_front(wish);
         }
         let until = now.after(before.ahead(lead));
-        let mut to = before.clone();
         managed.gone.retain(|post| before.has(*post));
         let (gone, mut taken) = (managed.gone.clone(), std::mem::take(&mut managed.taken));
+        let mut to = before.clone();
+        let mut left = to.leave(now);
         // One that has begun, or that has been put on a shelf, is not the queue's any more, and nobody else takes its slot.
-        // Those whose slot has come leave in any case.
-        let near = before.placed().partition_point(|(_, due)| *due <= now);
-        let (passed, near) = before.placed().split_at(near);
         let mut held = Vec::new();
-        for (post, due) in near {
-            let is_gone = gone.contains(post) || !self.is_placed(*post, *due);
-            let is_own = taken.due(*post).is_none_or(|taken| taken == *due);
-            if is_gone && to.take(*post).is_ok() && is_own {
-                taken.insert(*post, *due);
-                held.push((*post, *due));
+        for (post, due) in to.placed().to_vec() {
+            let is_gone = gone.contains(&post) || !self.is_placed(post, due);
+            let is_own = taken.due(post).is_none_or(|taken| taken == due);
+            if is_gone && to.take(post).is_ok() && is_own {
+                taken.insert(post, due);
+                held.push((post, due));
             }
         }
-        for post in gone.into_iter().filter(|post| !passed.iter().any(|(passed, _)| passed == post)) {
+        for post in gone {
             let _ = to.take(post);
         }
-        let left = to.follow(now, until, &taken);
+        left.extend(to.follow(now, until, &taken));
         let moves = changed(&before, &to, &left);
         let is_still =
             moves.is_empty() && left.is_empty() && to.len() == before.len() && !taken.is_passed_by(to.since());
