@@ -208,6 +208,32 @@ fn a_stale_handle_reaches_nobody() {
 }
 
 #[test]
+fn very_many_stale_hints_before_the_next_entry_never_make_its_wake_too_late() {
+    // Of the bucket whose time it is something comes later, or earlier, or nothing.
+    for (other, wakes) in [(None, 2), (Some(5_000), 2), (Some(4_200), 1)] {
+        let mut wheel = Wheel::new(0);
+        // So many far ones that nobody clears stale hints away.
+        (0..20_000).for_each(|item| _ = wheel.insert(1_000_000_000 + item, ()));
+        other.into_iter().for_each(|at| _ = wheel.insert(at, ()));
+        assert!(wheel.advance(4_096, 1, &mut Vec::new()));
+        let stale: Vec<_> = (0..10_000).map(|_| wheel.insert(4_300, ())).collect();
+        stale.into_iter().for_each(|handle| assert!(wheel.cancel(handle).is_some()));
+        wheel.insert(4_310, ());
+        let next = other.unwrap_or(4_310).min(4_310);
+        // With one it would be a test of nothing where stale ones come before it.
+        for _ in 1..wakes {
+            let wake = wheel.next_wake().unwrap();
+            assert!(wake < next, "{other:?}: {wake}");
+            while !wheel.advance(wake, 1, &mut Vec::new()) {}
+        }
+        let mut out = Vec::new();
+        assert_eq!(wheel.next_wake(), Some(next), "{other:?}");
+        while !wheel.advance(next, 1, &mut out) {}
+        assert_eq!(out, [(next, ())]);
+    }
+}
+
+#[test]
 fn a_budget_of_zero_hands_out_nothing() {
     let mut wheel = Wheel::new(0);
     wheel.insert(5, ());
