@@ -170,7 +170,7 @@ impl Queue {
     }
 
     /// Lets time pass. Posts whose slot has come leave; they are returned with it, and it is their due. Those whose slot
-    /// comes by `until` are placed. No more than go in one step: it wants to be followed again at once if there are more.
+    /// comes by `until` are placed. No more new ones than go in one step: it wants to be followed again at once if there are more.
     pub fn follow(&mut self, now: Timestamp, until: Timestamp, taken: &Taken) -> Vec<(Seq, Timestamp)> {
         // Those that were placed may be out already: their slots are theirs, whoever else has taken them since.
         let mut left = self.leave(now);

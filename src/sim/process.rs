@@ -16,6 +16,7 @@ use crate::driver::Driver;
 use crate::engine::{Answer, Request};
 use crate::error::{Error, Result, StoreError};
 use crate::inbox::Take;
+use crate::limits;
 use crate::pool::{DynBroadcaster, Pool};
 use crate::post::Task;
 use crate::scheduler::{Builder, Loops, Scheduler};
@@ -39,6 +40,8 @@ pub struct Process {
     crews: Vec<Arc<Crew>>,
     runtime: Runtime,
     pub has_ended: bool,
+    /// Answers of the store that the driver has not taken: where there is no room for another one the store waits.
+    untaken: usize,
     /// A commit has failed: nothing is carried out after it.
     is_poisoned: bool,
 }
@@ -108,7 +111,18 @@ impl Process {
         };
         let (scheduler, Loops { driver, workers, committer }) = builder.assemble(crew)?;
         let desks = workers.into_iter().map(Desk::new).collect();
-        Ok(Self { scheduler, scene, driver, desks, committer, crews, runtime, has_ended: false, is_poisoned: false })
+        Ok(Self {
+            scheduler,
+            scene,
+            driver,
+            desks,
+            committer,
+            crews,
+            runtime,
+            has_ended: false,
+            untaken: 0,
+            is_poisoned: false,
+        })
     }
 
     /// How many parts of it can have a turn.
@@ -137,6 +151,7 @@ impl Process {
         if self.has_ended {
             return true;
         }
+        self.untaken = 0;
         match self.driver.turn(&self.scene) {
             Next::Wait(_) => !self.driver.bell.nap(Duration::ZERO),
             Next::End => {
@@ -205,11 +220,12 @@ impl Process {
             (request, _) => committer::carry_out(&mut **store, request),
         };
         answers.put_waiting(answer);
+        self.untaken += 1;
         true
     }
 
     pub fn is_asking(&self) -> bool {
-        !self.committer.requests.is_empty()
+        !self.committer.requests.is_empty() && self.untaken < limits::ANSWERS
     }
 
     /// The process dies. Of the commits that were asked for, the first so many are durable all the same.

@@ -3,10 +3,10 @@
 //! A caller's thread polls each delivery once, where it stands; most of the work of a broadcaster that does not
 //! wait is done there. What is not ready moves to the pool's runtime. A broadcaster that blocks its caller's
 //! thread holds up nobody: the others take what waits, and when half of them are blocked as many are added. They end
-//! when they have not been needed for a minute.
+//! when they have not been needed for more than an hour.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use std::{io, thread};
@@ -25,9 +25,10 @@ use super::call::{Call, Callers};
 /// How often the threads are looked at while something waits for one. One that is in the same call when it is looked
 /// at again is blocked.
 const BEAT: Duration = Duration::from_millis(10);
-/// How often the threads that were added look how many are busy, and after how many looks those end that were not needed.
+/// How often the threads that were added look how many are busy, and after how many looks those end that were not needed:
+/// after 65 minutes, since those that every hour needs are to be there when it strikes.
 const GLANCE: Duration = Duration::from_secs(1);
-const GLANCES: u32 = 60;
+const GLANCES: u32 = 3_900;
 
 /// The threads of one pool.
 #[derive(Debug)]
@@ -44,27 +45,42 @@ pub struct Crew {
 type Caller = AtomicU64;
 
 /// The threads that are there.
-#[derive(Default)]
 struct Roster {
     callers: Vec<Arc<Caller>>,
     /// So many have looked around since it was judged last how many are needed, and saw so many busy at most.
     glances: u32,
-    busy: usize,
+    busiest: usize,
+    /// So many are needed, as was judged last.
+    needed: usize,
 }
 
 impl Roster {
-    /// Somebody looks around; now and then it is judged how many threads there are more than are needed.
-    fn glance(&mut self, few: usize) -> Option<usize> {
-        let is_busy = |caller: &&Arc<Caller>| caller.load(Ordering::Relaxed) > 0;
-        self.busy = self.busy.max(self.callers.iter().filter(is_busy).count());
-        self.glances += 1;
-        if self.glances < GLANCES {
-            return None;
+    const fn new() -> Self {
+        Self { callers: Vec::new(), glances: 0, busiest: 0, needed: usize::MAX }
+    }
+
+    fn busy(&self) -> usize {
+        self.callers.iter().filter(|caller| caller.load(Ordering::Relaxed) > 0).count()
+    }
+
+    /// Somebody looks around; now and then it is judged how many are needed.
+    fn glance(&mut self, few: usize) {
+        (self.glances, self.busiest) = (self.glances + 1, self.busiest.max(self.busy()));
+        if self.glances >= GLANCES {
+            // Between two looks more may have been busy.
+            self.needed = few.max(2 * self.busiest);
+            (self.glances, self.busiest) = (0, 0);
         }
-        // Between two looks more may have been busy.
-        let needed = few.max(2 * self.busy);
-        (self.glances, self.busy) = (0, 0);
-        Some(self.callers.len().saturating_sub(needed))
+    }
+
+    /// More are needed than are there.
+    fn judge_anew(&mut self) {
+        (self.glances, self.busiest, self.needed) = (0, 0, usize::MAX);
+    }
+
+    /// Whether some may end.
+    fn is_crowded(&self) -> bool {
+        self.callers.len() > self.needed.max(2 * self.busy())
     }
 }
 
@@ -82,8 +98,8 @@ struct Shared {
     /// How often it is looked how many are busy, and when that was done last, in microseconds.
     glance: Duration,
     glanced: AtomicU64,
-    /// So many threads may end.
-    surplus: AtomicUsize,
+    /// Some threads may end.
+    is_crowded: AtomicBool,
 }
 
 /// The runtime that carries on with what has to wait. It goes down with the last thread that may still be inside a
@@ -144,10 +160,10 @@ impl Crew {
             beat: AtomicU64::new(1),
             few: threads,
             most: limits::CALLERS.max(threads),
-            roster: Mutex::default(),
+            roster: Mutex::new(Roster::new()),
             glance,
             glanced: AtomicU64::new(0),
-            surplus: AtomicUsize::new(0),
+            is_crowded: AtomicBool::new(false),
         });
         let crew = Self {
             shared,
@@ -162,8 +178,7 @@ impl Crew {
 
     fn add_threads(&self, threads: usize) -> io::Result<()> {
         let mut roster = self.shared.roster();
-        (roster.glances, roster.busy) = (0, 0);
-        self.shared.surplus.store(0, Ordering::Relaxed);
+        roster.judge_anew();
         for _ in 0..threads.min(self.shared.most.saturating_sub(roster.callers.len())) {
             let (shared, runtime) = (Arc::clone(&self.shared), Arc::clone(&self.runtime));
             let (caller, is_added) = (Arc::<Caller>::default(), roster.callers.len() >= shared.few);
@@ -249,19 +264,20 @@ impl Shared {
         let (now, glanced) = (machine_time().as_micros() as u64, self.glanced.load(Ordering::Relaxed));
         let is_time = Duration::from_micros(now.saturating_sub(glanced)) >= self.glance;
         if is_time && self.glanced.compare_exchange(glanced, now, Ordering::Relaxed, Ordering::Relaxed).is_ok() {
-            let judged = self.roster().glance(self.few);
-            judged.into_iter().for_each(|surplus| self.surplus.store(surplus, Ordering::Relaxed));
+            let mut roster = self.roster();
+            roster.glance(self.few);
+            self.is_crowded.store(roster.is_crowded(), Ordering::Relaxed);
         }
-        if self.surplus.load(Ordering::Relaxed) == 0 || !self.calls.is_empty() {
+        if !self.is_crowded.load(Ordering::Relaxed) || !self.calls.is_empty() {
             return false;
         }
         let mut roster = self.roster();
-        let less = |surplus: usize| surplus.checked_sub(1);
-        let ends = self.surplus.fetch_update(Ordering::Relaxed, Ordering::Relaxed, less).is_ok();
-        if ends {
+        let is_crowded = roster.is_crowded();
+        if is_crowded {
             roster.callers.retain(|other| !Arc::ptr_eq(other, caller));
         }
-        ends
+        self.is_crowded.store(is_crowded, Ordering::Relaxed);
+        is_crowded
     }
 
     fn roster(&self) -> MutexGuard<'_, Roster> {
@@ -286,17 +302,26 @@ mod tests {
     const FEW: usize = 2;
 
     #[test]
-    fn those_end_that_were_not_needed_for_a_minute_and_twice_as_many_stay_as_were_busy() {
-        let mut roster = Roster { callers: (0..40).map(|_| Arc::default()).collect(), ..Roster::default() };
-        for (busy, surplus) in [(0, 38), (1, 38), (5, 30), (20, 0), (40, 0)] {
+    fn those_are_needed_that_were_busy_within_the_hour_and_as_many_again() {
+        let mut roster = Roster { callers: (0..40).map(|_| Arc::default()).collect(), ..Roster::new() };
+        assert!(!roster.is_crowded(), "nobody has looked yet");
+        for (busiest, needed) in [(0, FEW), (1, 2), (5, 10), (19, 38), (20, 40), (40, 80)] {
             // They are busy for a moment.
-            for glance in 1..GLANCES {
+            for glance in 0..GLANCES {
                 let since = u64::from(glance == 30);
-                roster.callers.iter().take(busy).for_each(|caller| caller.store(since, Ordering::Relaxed));
-                assert_eq!(roster.glance(FEW), None);
+                roster.callers.iter().take(busiest).for_each(|caller| caller.store(since, Ordering::Relaxed));
+                roster.glance(FEW);
             }
-            assert_eq!(roster.glance(FEW), Some(surplus), "{busy} busy");
+            assert_eq!((roster.needed, roster.is_crowded()), (needed, needed < 40), "{busiest} busy");
         }
+        // What was judged does not count where many are busy now, nor where more had to be added.
+        (0..GLANCES).for_each(|_| roster.glance(FEW));
+        assert!(roster.is_crowded());
+        roster.callers.iter().take(20).for_each(|caller| caller.store(1, Ordering::Relaxed));
+        assert!(!roster.is_crowded());
+        roster.callers.iter().for_each(|caller| caller.store(0, Ordering::Relaxed));
+        roster.judge_anew();
+        assert!(!roster.is_crowded());
     }
 
     #[test]
@@ -308,7 +333,7 @@ mod tests {
             async { Ok(Receipt::default()) }
         };
         let broadcaster: Arc<dyn DynBroadcaster> = Arc::new(broadcaster);
-        let glance = Duration::from_millis(1);
+        let glance = Duration::from_micros(20);
         let crew = Crew::glancing(glance, &"p".into(), &broadcaster, FEW, Arc::new(SystemClock::default())).unwrap();
         let (port, said) = Port::new(&Bell::default(), &crew);
         let port = Arc::new(port);
@@ -327,9 +352,12 @@ mod tests {
         drop(opens);
         assert!((0..20).all(|_| matches!(said.recv(), Ok(Said::Ended { .. }))));
         // Each thread has a share in it, and so has the crew.
-        while crew.shared.roster().callers.len() > FEW || Arc::strong_count(&crew.shared) > 1 + FEW {
+        let began = machine_time();
+        while Arc::strong_count(&crew.shared) > 1 + FEW {
+            assert!(machine_time() - began < Duration::from_secs(120), "they are still there");
             thread::yield_now();
         }
+        assert_eq!(crew.shared.roster().callers.len(), FEW);
         (20..40).for_each(call);
         assert!((20..40).all(|_| matches!(said.recv(), Ok(Said::Ended { .. }))));
     }
