@@ -310,9 +310,9 @@ impl Batch<'_, Tz> {
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 pub fn humanise(due: DateTime<Utc>, within: Duration, seed: u64) -> DateTime<Utc> {
-    let micros =
+    let nanos =
         |at: DateTime<Utc>| i128::from(at.timestamp()) * 1_000_000_000 + i128::from(at.timestamp_subsec_nanos());
-    let (due, within) = (micros(due), i128::try_from(within.as_nanos()).unwrap_or(i128::MAX / 4));
+    let (due, within) = (nanos(due), within.as_nanos() as i128);
     let range = (i128::from(FIRST) * 1_000, i128::from(LAST) * 1_000 + 999);
     let millis = |nanos: i128| -(-nanos).div_euclid(1_000_000);
     // The first and the last whole millisecond within.
@@ -344,6 +344,7 @@ mod tests {
     use super::*;
     use chrono::TimeDelta;
     use proptest::prelude::*;
+    use std::collections::BTreeSet;
 
     fn at(millis: i64) -> DateTime<Utc> {
         DateTime::from_timestamp_millis(millis).unwrap()
@@ -392,7 +393,10 @@ mod tests {
 
         #[test]
         fn a_humanised_due_is_within_its_bounds_a_whole_millisecond_and_always_the_same(
-            due in 0i64..LAST, nanos in 0u32..1_000_000_000, within in 0u64..10_000_000_000_000, seed: u64,
+            due in 0i64..LAST,
+            nanos in 0u32..1_000_000_000,
+            within in prop_oneof![0u64..5_000_000, 0u64..10_000_000_000_000],
+            seed: u64,
         ) {
             let due = DateTime::from_timestamp(due, nanos).unwrap();
             let within = Duration::from_nanos(within);
@@ -422,6 +426,56 @@ mod tests {
         }
         assert!(seen.iter().all(|times| (850..1_150).contains(times)), "{seen:?}");
         assert_eq!(humanise(DateTime::<Utc>::MAX_UTC, Duration::MAX, 7).timestamp() / 1_000_000_000_000, 0);
+    }
+
+    #[test]
+    fn a_humanised_due_is_the_only_millisecond_within_if_there_is_one_and_never_leaves_the_calendar() {
+        let due = DateTime::from_timestamp(1, 300_000).unwrap();
+        assert_eq!(humanise(due, Duration::from_micros(400), 3), at(1_000));
+        assert_eq!(humanise(due, Duration::from_micros(200), 3), at(1_001));
+        let (first, last) = (at(FIRST * 1_000), at(LAST * 1_000 + 999));
+        for end in [first, last] {
+            let moved = (0..200).map(|seed| humanise(end, Duration::from_millis(3), seed)).collect::<BTreeSet<_>>();
+            let allowed = (-3..=3).map(|off| end + TimeDelta::milliseconds(off));
+            assert!(moved.into_iter().eq(allowed.filter(|at| (first..=last).contains(at))));
+        }
+    }
+
+    #[test]
+    fn a_window_may_end_with_the_year_9999_and_begins_after_what_is_less_than_a_millisecond() {
+        let end = LAST * 1_000 + 1_000;
+        let pacing = |window| Pacing::new(at(end - 5), Duration::from_millis(window)).dues(1).map(|mut due| due.next());
+        assert_eq!(pacing(5), Ok(Some(at(end - 5))));
+        assert!(matches!(pacing(6), Err(ScheduleError::OutOfRange { .. })));
+        assert!(Pacing::new(at(-1), Duration::from_millis(9)).dues(1).is_err());
+        let from = DateTime::from_timestamp(1, 1).unwrap();
+        assert_eq!(Pacing::new(from, Duration::from_millis(1)).dues(1).unwrap().next(), Some(at(1_001)));
+    }
+
+    #[test]
+    fn where_numbers_are_too_large_for_fractions_dues_stay_in_the_window_and_apart() {
+        let gap = 1 << 46;
+        let window = 2 * gap + 1;
+        let pacing = Pacing::new(at(0), Duration::from_millis(window)).min_gap(Duration::from_millis(gap));
+        let names: Vec<String> = (0..200).map(|profile| format!("@{profile}")).collect();
+        let dues = pacing.assign(names.iter().flat_map(|name| [name.as_str(); 3])).unwrap();
+        for own in dues.chunks(3) {
+            assert!(own.iter().map(DateTime::timestamp_millis).eq([0, gap as i64, 2 * gap as i64]), "{own:?}");
+        }
+    }
+
+    #[test]
+    fn with_jitter_profiles_that_take_turns_have_what_room_the_others_leave() {
+        let mut seen = [[0; 10]; 2];
+        for seed in 0..5_000 {
+            let pacing = Pacing::new(at(0), Duration::from_secs(1)).min_gap(Duration::from_millis(300)).jitter(seed);
+            for (number, due) in pacing.assign(["a", "b", "a", "b"]).unwrap().into_iter().enumerate() {
+                // The steps are 500 apart, of which 200 are free; the second profile is half of the other 300 later.
+                let off = due.timestamp_millis() - 500 * (number / 2) as i64 - 150 * (number % 2) as i64;
+                seen[number % 2][usize::try_from(off / 20).unwrap()] += 1;
+            }
+        }
+        assert!(seen.iter().flatten().all(|times| (800..1_200).contains(times)), "{seen:?}");
     }
 
     #[test]
@@ -468,7 +522,9 @@ mod tests {
         // The hour that the clocks skip is none.
         let skipped = LocalPacing::new(date, time(2, 0), time(3, 0)).in_zone(Berlin);
         assert!(matches!(skipped, Err(ScheduleError::EmptyWindow { .. })));
-        let twice = pacing.min_gap(Duration::from_secs(60)).assign([(Berlin, "a"), (Tokyo, "a")]);
+        let apart = pacing.min_gap(Duration::from_secs(60));
+        assert!(apart.assign([(Berlin, "a"), (Tokyo, "b"), (Berlin, "a")]).is_ok());
+        let twice = apart.assign([(Berlin, "a"), (Tokyo, "a")]);
         assert!(matches!(twice, Err(ScheduleError::TwoZones { .. })));
     }
 

@@ -222,6 +222,48 @@ fn cron_at_fixed_times_comes_once_when_the_clocks_change_and_every_hour_is_every
 }
 
 #[test]
+fn a_cron_expression_is_shown_as_one_would_write_it() {
+    for (given, shown) in [
+        ("*/1 8 * * 1-5", "* 8 * * 1-5"),
+        ("0,0 8,9,8-10 */31 1,2,4 7", "0 8-10 */31 1-2,4 0"),
+        ("*/15 0-23 31 12 */7", "*/15 0-23 31 12 */7"),
+        ("@daily", "0 0 * * *"),
+    ] {
+        assert_eq!(Cron::new(given, Tz::UTC).unwrap().to_string(), format!("cron UTC {shown}"));
+    }
+}
+
+#[test]
+fn slots_are_shown_as_one_would_write_them() {
+    for (given, shown) in [
+        ("mon 08:00; Tue,Wed,Sat 08:00", "Mon-Wed,Sat 08:00"),
+        ("Sun,Mon 17:30:15,08:00; Fri 09:00", "Mon,Sun 08:00,17:30:15; Fri 09:00"),
+        (
+            "Mon-Sun 08:00; skip 2026-12-25; extra 2026-12-26T09:00; earlier",
+            "Mon-Sun 08:00; skip 2026-12-25; extra 2026-12-26T09:00; earlier",
+        ),
+    ] {
+        let slots: PostingSlots = format!("slots UTC {given}").parse().unwrap();
+        assert_eq!(slots.to_string(), format!("slots UTC {shown}"));
+    }
+}
+
+#[test]
+fn what_a_schedule_was_made_of_can_be_read_back() {
+    use chrono_tz::Europe::Berlin;
+    let (time, slots) = (local("2026-03-29T02:30"), "slots Europe/Berlin Mon 08:00");
+    let rule: RecurrenceRule = "FREQ=DAILY".parse().unwrap();
+    let (local, daily) = (LocalTime::new(time, Berlin), Recurrence::new(rule, time, Berlin).unwrap());
+    assert_eq!([local.time(), daily.start()], [time; 2]);
+    let zones = [local.zone(), daily.zone(), Cron::new("* * * * *", Berlin).unwrap().zone()];
+    assert_eq!(zones, [Berlin; 3]);
+    assert_eq!(slots.parse::<PostingSlots>().unwrap().zone(), Berlin);
+    for name in ["compatible", "earlier", "later", "reject"] {
+        assert_eq!(name.parse::<Disambiguation>().unwrap().to_string(), name);
+    }
+}
+
+#[test]
 fn a_cron_expression_that_is_wrong_says_where() {
     for (text, at, expected) in [
         ("", 0, "minute is missing"),

@@ -357,12 +357,39 @@ fn a_text_that_cannot_be_read_says_where() {
         ("DTSTART:20260105T080000Z\nRRULE:FREQ=DAILY\nRRULE:FREQ=DAILY", 42),
         ("DTSTART:20260105T080000Z\nEXRULE:FREQ=DAILY", 25),
         ("DTSTART:20260105T080000Z\nRRULE:FREQ=DAILY;FREQ=DAILY", 42),
+        ("DTSTART:20260105T080000Z\nRRULE:FREQ=DAILY;DAILY", 42),
+        ("DTSTART:20260105T080000Z\nRRULE:;FREQ=DAILY", 31),
+        ("DTSTART:20260105X080000Z\nRRULE:FREQ=DAILY", 8),
+        ("DTSTART;TZID=UTC:20260105X080000\nRRULE:FREQ=DAILY", 17),
+        ("DTSTART:20260105T080000X\nRRULE:FREQ=DAILY", 8),
+        ("DTSTART;SIZE=DATE:20260105T080000Z\nRRULE:FREQ=DAILY", 8),
+        ("DTSTART:20260105T080000Z\nRRULE:FREQ=DAILY\nRDATE;VALUE=PERIOD:20260106T080000Z", 48),
+        ("DTSTART:20260105T080000Z\nRRULE:FREQ=DAILY\nRDATE;VALUE=DATE:20260106", 59),
     ] {
         match text.parse::<Recurrence>() {
             Err(ScheduleError::Text { at: found, expected, .. }) => assert_eq!(found, at, "{text}: {expected}"),
             other => panic!("{text}: {other:?}"),
         }
     }
+}
+
+#[test]
+fn what_there_can_be_only_once_says_so() {
+    let (start, rule) = ("DTSTART:20260105T080000Z", "RRULE:FREQ=DAILY;");
+    assert!(format!("{start}\n{rule}").parse::<Recurrence>().is_ok(), "a semicolon at the end is often seen");
+    for text in [format!("{start}\n{start}\n{rule}"), format!("{start}\n{rule}\n{rule}")] {
+        let refused = text.parse::<Recurrence>().unwrap_err().to_string();
+        assert!(refused.ends_with("a line that there can be only once"), "{refused}");
+    }
+    assert!(Recurrence::parse(&format!("{start}\n{rule}"), basic("20260105T080000"), Tz::UTC).is_err());
+}
+
+#[test]
+fn the_leap_second_is_the_one_before_and_no_other_is() {
+    let rule = RecurrenceRule::new(Frequency::Minutely).by_second([15, 60]);
+    let recurrence = Recurrence::new(rule, basic("20260105T080000"), Tz::UTC).unwrap();
+    let seconds: Vec<u32> = recurrence.after(utc("2026-01-05T08:00:00Z")).take(3).map(|at| at.second()).collect();
+    assert_eq!(seconds, [15, 59, 15]);
 }
 
 #[test]
