@@ -385,6 +385,30 @@ fn what_there_can_be_only_once_says_so() {
 }
 
 #[test]
+fn a_rule_ends_with_its_last_day_or_its_last_second_and_no_later() {
+    for (start, until, expected) in [
+        ("20250105T080000", "20250105T080000", 1),
+        ("20250105T080000", "20250105T080000Z", 1),
+        ("20250105T080000", "20250106T075959", 1),
+        ("20250105T235959", "20250105", 1),
+        ("20250105T000000", "20250105", 1),
+        ("20250105T000000", "20250106", 2),
+    ] {
+        let rule = format!("FREQ=DAILY;UNTIL={until}");
+        let recurrence = Recurrence::parse(&rule, basic(start), Tz::UTC).unwrap();
+        assert_eq!(recurrence.after(utc("2025-01-01T00:00:00Z")).count(), expected, "{start} {rule}");
+    }
+    for (start, until) in [
+        ("20250105T080000", "20250105T075959"),
+        ("20250105T080000", "20250105T075959Z"),
+        ("20250105T000000", "20250104"),
+    ] {
+        let refused = Recurrence::parse(&format!("FREQ=DAILY;UNTIL={until}"), basic(start), Tz::UTC);
+        assert!(matches!(refused, Err(ScheduleError::UntilBeforeStart { .. })), "{start} {until}: {refused:?}");
+    }
+}
+
+#[test]
 fn the_leap_second_is_the_one_before_and_no_other_is() {
     let rule = RecurrenceRule::new(Frequency::Minutely).by_second([15, 60]);
     let recurrence = Recurrence::new(rule, basic("20260105T080000"), Tz::UTC).unwrap();
