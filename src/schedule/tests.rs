@@ -222,6 +222,34 @@ fn cron_at_fixed_times_comes_once_when_the_clocks_change_and_every_hour_is_every
 }
 
 #[test]
+fn the_last_second_of_the_year_9999_is_the_last_there_is() {
+    let last = instant_of(LAST);
+    for text in [
+        "slots UTC Mon-Sun 23:59:59",
+        "rrule DTSTART:20260101T235959Z\nRRULE:FREQ=DAILY",
+        "rrule DTSTART:20260101T000000Z\nRRULE:FREQ=SECONDLY",
+    ] {
+        let schedule: Schedule = text.parse().unwrap();
+        let found = [
+            schedule.next_after(last - TimeDelta::seconds(1)),
+            schedule.next_after(last),
+            schedule.previous_before(DateTime::<Utc>::MAX_UTC),
+        ];
+        assert_eq!(found, [Some(last), None, Some(last)], "{text}");
+    }
+}
+
+#[test]
+fn a_single_instant_is_after_what_is_before_it_and_before_what_is_after_it() {
+    for text in ["once 2026-03-27T08:00:00Z", "local 2026-03-27T09:00 Europe/Berlin"] {
+        let (schedule, at): (Schedule, _) = (text.parse().unwrap(), utc("2026-03-27T08:00:00Z"));
+        let second = TimeDelta::seconds(1);
+        assert_eq!([at - second, at, at + second].map(|from| schedule.next_after(from)), [Some(at), None, None]);
+        assert_eq!([at - second, at, at + second].map(|from| schedule.previous_before(from)), [None, None, Some(at)]);
+    }
+}
+
+#[test]
 fn a_cron_expression_is_shown_as_one_would_write_it() {
     for (given, shown) in [
         ("*/1 8 * * 1-5", "* 8 * * 1-5"),

@@ -3,7 +3,7 @@
 // How long it takes is a promise, too.
 #![allow(clippy::disallowed_methods)]
 
-use chrono::{NaiveDate, TimeDelta, Timelike};
+use chrono::{Datelike, NaiveDate, TimeDelta, Timelike};
 
 use super::*;
 
@@ -406,6 +406,17 @@ fn a_rule_ends_with_its_last_day_or_its_last_second_and_no_later() {
         let refused = Recurrence::parse(&format!("FREQ=DAILY;UNTIL={until}"), basic(start), Tz::UTC);
         assert!(matches!(refused, Err(ScheduleError::UntilBeforeStart { .. })), "{start} {until}: {refused:?}");
     }
+}
+
+#[test]
+fn what_is_said_twice_counts_once() {
+    let once = Recurrence::parse("FREQ=HOURLY;BYHOUR=8;BYDAY=MO;BYMONTH=1", basic("20250101T000000"), Tz::UTC).unwrap();
+    let twice = "FREQ=HOURLY;BYHOUR=8,8;BYDAY=MO,MO;BYMONTH=1,1";
+    let twice = Recurrence::parse(twice, basic("20250101T000000"), Tz::UTC).unwrap();
+    assert!(instants(&twice).take(30).eq(instants(&once).take(30)));
+    let first = Recurrence::parse("FREQ=MONTHLY;BYDAY=MO;BYSETPOS=1,1", basic("20250101T000000"), Tz::UTC).unwrap();
+    let days: Vec<u32> = instants(&first).take(3).map(|at| at.day()).collect();
+    assert_eq!(days, [6, 3, 3]);
 }
 
 #[test]
