@@ -4,7 +4,7 @@
 //! `LOOM_MAX_PREEMPTIONS`):
 //! `RUSTC_WORKSPACE_WRAPPER=$PWD/.ci/rustc-with-loom cargo test --lib interleavings`.
 //! With shuttle 100,000 orders drawn by chance (more with `PUNCTUAL_SCHEDULES`):
-//! `RUSTC_WORKSPACE_WRAPPER=$PWD/.ci/rustc-with-shuttle cargo test --lib interleavings`.
+//! `RUSTC_WORKSPACE_WRAPPER=$PWD/.ci/rustc-with-shuttle cargo test --release --lib interleavings`, ten million in some minutes.
 //!
 //! The channels of crossbeam and the answers of tokio take no part in it: in place of the first stands
 //! `sync/model/channel.rs`; an answer is one step.
