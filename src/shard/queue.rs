@@ -62,6 +62,14 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
+    #[test]
+    fn what_is_left_when_the_last_of_the_line_have_gone_comes_too() {
+        let mut queue = Queue::default();
+        [1, 5, 3].into_iter().for_each(|item| queue.push(item));
+        queue.retain(|item| *item < 4);
+        assert_eq!([queue.pop(), queue.pop(), queue.pop()], [Some(1), Some(3), None]);
+    }
+
     proptest! {
         #[test]
         fn a_queue_gives_the_smallest_first(ops in prop::collection::vec(0u8..60, 0..200), bound in 1u8..50) {

@@ -261,6 +261,19 @@ fn a_change_of_the_limits_lets_everything_try_again() {
 }
 
 #[test]
+fn what_stays_among_very_many_that_have_gone_stays_in_its_order() {
+    let mut shard = open(usize::MAX);
+    let stays = |seq: &u64| seq.is_multiple_of(6);
+    for seq in 0..6_000u64 {
+        let deadline = (!stays(&seq)).then_some(seq as i64 + 10);
+        shard.push(dated(seq, seq as i64, deadline, &Post::new("p", "")));
+    }
+    let gone = missed(&mut shard, now(20_000));
+    assert!(gone.into_iter().eq((0..6_000).filter(|seq| !stays(seq))));
+    assert!(start_all(&mut shard, now(20_000)).into_iter().eq((0..6_000).filter(stays)));
+}
+
+#[test]
 fn what_has_gone_leaves_no_memory_behind() {
     let mut shard = open(1);
     shard.push(plain(0, 0));

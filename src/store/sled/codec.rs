@@ -307,6 +307,16 @@ mod tests {
         }
     }
 
+    #[test]
+    fn nothing_is_read_or_passed_over_that_is_not_there() {
+        let bytes = Bytes::from_static(b"abc");
+        let mut reader = Reader::new(&bytes);
+        assert_eq!((reader.skip(2), reader.position()), (Some(()), 2));
+        assert_eq!((reader.skip(2), reader.skip(usize::MAX)), (None, None));
+        assert_eq!(reader.skip(1), Some(()));
+        assert!(reader.is_at_end());
+    }
+
     proptest! {
         #[test]
         fn numbers_come_back(varint: u64, zigzag: i64, from: i64, to: i64, text: String) {
