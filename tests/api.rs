@@ -283,6 +283,8 @@ fn bad_settings_are_refused_by_name() {
     let (one, other) = (punctual::Account::new("app"), punctual::Account::new("app"));
     let with = |name: &str, account| Pool::new(name, broadcaster).account(account);
     assert!(start(vec![with("p", &one), with("q", &one)]).is_ok());
+    let never = punctual::Account::new("app").limit(punctual::RateLimit::rolling(0, secs(1)));
+    assert!(matches!(start(vec![with("p", &never)]), Err(Error::InvalidSetting { .. })));
     let two = start(vec![with("p", &one), with("q", &other)]);
     assert!(matches!(two, Err(Error::DuplicateAccount { account }) if account == "app"));
     type Change = fn(Pool) -> Pool;

@@ -239,6 +239,24 @@ fn it_is_said_when_a_queue_runs_low_and_when_it_is_empty() {
 }
 
 #[test]
+fn what_is_shown_of_a_queue_is_what_it_was_told() {
+    let world = World::new();
+    let queue = queue(&world);
+    let shown = || {
+        let status = queue.status().wait().unwrap().unwrap();
+        (status.slots().clone(), status.is_paused(), status.warn_ahead())
+    };
+    assert_eq!(shown(), (slots(SLOTS), false, secs(0)));
+    queue.pause().wait().unwrap();
+    queue.warn_ahead(secs(7_200)).wait().unwrap();
+    assert_eq!(shown(), (slots(SLOTS), true, secs(7_200)));
+    let other = "slots Europe/Berlin Sat 09:00";
+    queue.set_slots(slots(other)).wait().unwrap();
+    queue.resume().wait().unwrap();
+    assert_eq!(shown(), (slots(other), false, secs(7_200)));
+}
+
+#[test]
 fn what_cannot_be_is_refused_and_changes_nothing() {
     let world = World::new();
     let none = world.scheduler.queue("p", "mill");

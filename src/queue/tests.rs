@@ -21,6 +21,7 @@ enum Op {
     Take(usize),
     Slots(usize),
     Pause(bool),
+    Warn(u64),
     Pass(u64),
     Fix(usize),
     Free,
@@ -36,6 +37,7 @@ fn op() -> impl Strategy<Value = Op> {
         1 => (0..90usize).prop_map(Op::Take),
         1 => (0..SLOTS.len()).prop_map(Op::Slots),
         1 => any::<bool>().prop_map(Op::Pause),
+        1 => (0..400_000u64).prop_map(Op::Warn),
         3 => (0..200_000u64).prop_map(Op::Pass),
         1 => (0..9usize).prop_map(Op::Fix),
         1 => Just(Op::Free),
@@ -125,6 +127,9 @@ impl Bed {
                 self.queue.apply(Order::Slots(Box::new(slots)), self.now).unwrap();
             }
             Op::Pause(paused) => self.queue.apply(Order::Pause(paused), self.now).unwrap(),
+            Op::Warn(secs) => {
+                self.queue.apply(Order::WarnAhead(Duration::from_secs(secs / 2 * (secs % 2))), self.now).unwrap();
+            }
             Op::Pass(secs) => {
                 self.now = self.now.after(Duration::from_secs(secs));
                 let due: Vec<_> = self.queue.dues(&self.taken).take_while(|(_, due)| *due <= self.now).collect();
@@ -139,6 +144,7 @@ impl Bed {
                     assert!(self.queue.since >= self.now, "no slot of the past is given to those that come now");
                 }
                 self.order.drain(..left.len());
+                self.notice(!left.is_empty());
                 self.left.extend(left);
             }
             Op::Fix(nth) => {
@@ -158,6 +164,20 @@ impl Bed {
         }
         self.queue.place(self.now.after(AHEAD), &self.taken);
         self.check(&before);
+    }
+
+    /// It is said once that the queue runs low, and once that it is empty.
+    fn notice(&mut self, has_left: bool) {
+        let last = self.queue.dues(&self.taken).last().map(|(_, due)| due);
+        let ahead = self.queue.warn_ahead;
+        let is_low = last.is_some_and(|last| last <= self.now.after(ahead)) && !ahead.is_zero();
+        let low = last.filter(|_| is_low && !self.queue.is_warned);
+        let expected = match self.order.len() {
+            0 => has_left.then_some(Notice::Empty),
+            left => low.map(|last| Notice::Low { left, last }),
+        };
+        assert_eq!(self.queue.notice(self.now, &self.taken, has_left), expected);
+        assert_eq!(self.queue.notice(self.now, &self.taken, false), None, "said once");
     }
 
     fn check(&mut self, before: &Queue) {
@@ -183,7 +203,9 @@ impl Bed {
         assert_eq!(again, self.queue, "placing is idempotent");
         if let Some(wake) = self.queue.wake_at(AHEAD, &self.taken) {
             let next = dues.get(placed.len()).map(|(_, due)| due.before(AHEAD));
-            assert_eq!(Some(wake), placed.first().map(|(_, due)| *due).into_iter().chain(next).min());
+            let is_watched = !self.queue.warn_ahead.is_zero() && !self.queue.is_warned;
+            let warns = dues.last().filter(|_| is_watched).map(|(_, due)| due.before(self.queue.warn_ahead));
+            assert_eq!(Some(wake), placed.first().map(|(_, due)| *due).into_iter().chain(next).chain(warns).min());
         }
         // What is remembered, piece by piece, comes down to the same queue.
         for (key, value) in self.queue.notes(NAME, Some(before)) {
@@ -288,4 +310,38 @@ fn a_change_at_an_end_of_a_long_queue_writes_one_part() {
     let (slot, all) = (bed.queue.dues(&bed.taken).next().unwrap().1, bed.queue.len());
     bed.queue.follow(slot, slot, &bed.taken);
     assert_eq!((bed.queue.notes(NAME, Some(&before)).len(), bed.queue.len()), (2, all - 1));
+}
+
+#[test]
+fn a_queue_takes_as_many_posts_as_it_may_hold_and_no_more() {
+    let mut bed = Bed::new();
+    let posts: Vec<_> = (0..limits::QUEUE_POSTS as u64).map(Seq).collect();
+    let (last, most) = posts.split_last().unwrap();
+    bed.queue.insert(None, most, Duration::ZERO).unwrap();
+    let more = [*last, Seq(u64::MAX)];
+    assert_eq!(bed.queue.insert(None, &more, Duration::ZERO), Err(Refusal::Full));
+    bed.queue.insert(None, &more[..1], Duration::ZERO).unwrap();
+    assert_eq!(bed.queue.insert(None, &more[1..], Duration::ZERO), Err(Refusal::Full));
+    assert!(bed.queue.posts().eq(posts));
+}
+
+#[test]
+fn the_last_keys_are_known() {
+    let mut bed = Bed::new();
+    let keys = limits::QUEUE_KEYS as u64;
+    (0..=keys).for_each(|key| bed.queue.note_done(key));
+    assert!((1..=keys).all(|key| bed.queue.has_done(key)));
+    assert_eq!((bed.queue.has_done(0), bed.queue.done.len()), (false, limits::QUEUE_KEYS));
+}
+
+#[test]
+fn what_is_taken_out_is_placed_no_more_and_the_others_are() {
+    let mut bed = Bed::new();
+    let slots = "slots UTC Mon-Sun 07:10,07:20,07:30".parse().unwrap();
+    bed.queue.apply(Order::Slots(Box::new(slots)), bed.now).unwrap();
+    bed.queue.insert(None, &[0, 1, 2].map(Seq), Duration::ZERO).unwrap();
+    bed.queue.place(bed.now.after(AHEAD), &bed.taken);
+    let placed = bed.queue.placed().to_vec();
+    bed.queue.take(Seq(1)).unwrap();
+    assert_eq!((bed.queue.placed(), bed.queue.len()), (&[placed[0], placed[2]][..], 2));
 }

@@ -3,6 +3,8 @@
 
 mod step;
 mod taken;
+#[cfg(test)]
+mod tests;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
