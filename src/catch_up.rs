@@ -187,6 +187,25 @@ mod tests {
     }
 
     #[test]
+    fn profiles_that_have_gone_long_ago_are_forgotten_and_no_others() {
+        let gap = Duration::from_secs(60);
+        let mut gaps = Gaps::new(&CatchUp::at_once().min_gap(gap), Timestamp::MIN);
+        let at = |seconds: i64| Timestamp::from_millis(seconds * 1_000);
+        let all = |gaps: &mut Gaps, second: i64, posts: i64| {
+            (0..posts).for_each(|number| _ = gaps.place(&format!("{second} {number}"), at(second), true, at(second)));
+        };
+        all(&mut gaps, 0, 1_000);
+        all(&mut gaps, 30, 1_000);
+        assert_eq!(gaps.next.len(), 2_000, "none of them is over");
+        // Those of the first instant are over when as many as that have come since.
+        all(&mut gaps, 60, 1_049);
+        assert_eq!(gaps.next.len(), 2_049);
+        assert_eq!(gaps.place("30 7", at(60), true, at(60)), at(90));
+        all(&mut gaps, 200, 10_000);
+        assert!(gaps.next.len() <= 10_000 + 1_049, "{}", gaps.next.len());
+    }
+
+    #[test]
     fn profiles_do_not_wait_for_each_other() {
         let mut gaps = Gaps::new(&CatchUp::at_once().min_gap(Duration::from_secs(60)), Timestamp::MIN);
         let now = Timestamp::from_millis(0);

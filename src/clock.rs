@@ -298,16 +298,19 @@ mod tests {
     fn a_wait_never_ends_early_by_itself_and_ends_within_a_millisecond_mostly() {
         let clock = SystemClock::default();
         let bell = Bell::default();
+        let mut waits = 0;
         let mut late: Vec<Duration> = (0..50)
             .map(|i| {
                 let at = clock.wall().after(Duration::from_micros(1_500 + 37 * i));
                 while clock.wall() < at {
                     clock.wait(Wake { wall: Some(at), mono: None }, &bell);
+                    waits += 1;
                 }
                 clock.wall().since(at)
             })
             .collect();
         late.sort_unstable();
+        assert!(waits < 150, "{waits} waits for 50 instants");
         assert!(late[late.len() / 2] < Duration::from_millis(1), "half of the waits were {:?} late", late[25]);
     }
 
@@ -324,8 +327,9 @@ mod tests {
     fn a_ring_before_the_nap_is_not_missed() {
         let bell = Bell::default();
         bell.ring();
+        assert!(bell.has_rung());
         assert!(bell.nap(Duration::MAX));
-        assert!(!bell.nap(Duration::ZERO));
+        assert!(!bell.has_rung() && !bell.nap(Duration::ZERO));
     }
 
     #[test]
@@ -344,5 +348,14 @@ mod tests {
         clock.step(TimeDelta::seconds(-2));
         let now = Source::now(&clock);
         assert_eq!((now.wall, now.mono), (Timestamp::from_millis(3_000), Duration::from_secs(5)));
+    }
+
+    #[test]
+    fn the_longest_steps_lead_to_the_ends_of_time() {
+        for (by, end) in [(TimeDelta::MAX, i64::MAX), (TimeDelta::MIN, i64::MIN)] {
+            let clock = ManualClock::at(DateTime::UNIX_EPOCH);
+            clock.step(by);
+            assert_eq!(Source::now(&clock).wall, Timestamp::from_micros(end));
+        }
     }
 }

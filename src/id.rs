@@ -190,6 +190,15 @@ mod tests {
     }
 
     #[test]
+    fn every_state_is_said_in_words() {
+        use State::*;
+        let words =
+            [Scheduled, Queued, InFlight, Held, InDoubt, Delivered, Failed, Missed, Cancelled].map(|s| s.to_string());
+        let expected = "scheduled,queued,in flight,held,in doubt,delivered,failed,missed,cancelled";
+        assert_eq!(words.join(","), expected);
+    }
+
+    #[test]
     fn numbers_are_spread_whatever_their_distance_and_neighbours_stay_together() {
         let hash = |number: u64| {
             let mut hasher = SeqHasher::default();

@@ -471,6 +471,41 @@ mod tests {
     }
 
     #[test]
+    fn a_small_limit_is_as_exact_beside_a_large_one() {
+        let limits = [RateLimit::rolling(1_000_000, 24 * HOUR), RateLimit::rolling(2, HOUR)];
+        let mut quota = Quota::default();
+        quota.take(&limits, at(0));
+        quota.take(&limits, at(10));
+        assert_eq!(quota.next(&limits, at(20)), at(3_600_000));
+    }
+
+    #[test]
+    fn what_is_not_limited_any_more_is_not_counted() {
+        let limits = [RateLimit::rolling(2, HOUR), RateLimit::spacing(HOUR / 2)];
+        let mut quota = Quota::default();
+        quota.take(&limits, at(0));
+        quota.take(&limits[..1], at(7_200_000));
+        assert_eq!(quota.counts.iter().map(|count| count.window).collect::<Vec<_>>(), [limits[0].window]);
+    }
+
+    #[test]
+    fn starts_of_one_day_are_one_run() {
+        let limits = [RateLimit::daily(9, Tz::UTC, NaiveTime::MIN)];
+        let mut quota = Quota::default();
+        for hour in [9, 11, 10, 12, 30] {
+            quota.take(&limits, at(hour * 3_600_000));
+        }
+        let runs: Vec<_> = quota.counts[0].runs.iter().map(|run| (run.last, run.starts)).collect();
+        assert_eq!(runs, [(at(30 * 3_600_000), 1)], "what was of yesterday is forgotten");
+        // The clock has stepped back to yesterday.
+        for hour in [9, 8, 31] {
+            quota.take(&limits, at(hour * 3_600_000));
+        }
+        let runs: Vec<_> = quota.counts[0].runs.iter().map(|run| (run.last.millis() / 3_600_000, run.starts)).collect();
+        assert_eq!(runs, [(8, 1), (9, 1), (31, 2)]);
+    }
+
+    #[test]
     fn spacing_is_exact() {
         let limits = [RateLimit::spacing(Duration::from_millis(7))];
         let mut quota = Quota::default();
@@ -517,6 +552,7 @@ mod tests {
         quota.take(&limits, at(5));
         quota.give_back(at(5));
         assert_eq!(fill(&mut quota, &limits, at(6)), 1);
+        assert_eq!(quota.next(&limits, at(7)), at(3_600_000), "it was not the first that was given back");
         // The first two are over and forgotten: giving one of them back again frees nothing.
         assert_eq!(fill(&mut quota, &limits, at(3_600_006)), 2);
         quota.give_back(at(5));
@@ -595,11 +631,44 @@ mod tests {
         for day in 0..2_000 {
             quota.take(&limits, at(day * 86_400_000 / 60));
             if let Some(run) = quota.counts[0].runs.back_mut() {
-                run.starts = u32::MAX / 32;
+                run.starts = u32::MAX / 16;
             }
         }
-        assert!(quota.counts[0].runs.len() <= RUNS);
+        assert_eq!(quota.counts[0].runs.len(), RUNS);
         assert!(quota.encode().len() < 600, "{}", quota.encode().len());
+    }
+
+    #[test]
+    fn where_runs_are_too_many_the_two_smallest_become_one() {
+        let limits = [RateLimit::rolling(u32::MAX, WINDOW_MAX)];
+        let mut quota = Quota::default();
+        // None joins the one before it.
+        let full = u32::MAX.div_ceil(RUNS as u32);
+        for second in 0..RUNS as i64 {
+            quota.take(&limits, at(second * 1_000));
+            quota.counts[0].runs.back_mut().unwrap().starts = full + if second == 4 || second == 5 { 0 } else { 2 };
+        }
+        quota.take(&limits, at(40_000));
+        let runs: Vec<_> = quota.counts[0].runs.iter().map(|run| (run.last.millis() / 1_000, run.starts)).collect();
+        assert_eq!(
+            (runs.len(), runs[3..5].to_vec(), runs[RUNS - 1]),
+            (RUNS, vec![(3, full + 2), (5, 2 * full)], (40, 1))
+        );
+        // One before all others, where one of them has to go: it stays the first.
+        quota.take(&limits, at(-5_000));
+        assert_eq!(quota.counts[0].runs.front(), Some(&Run { last: at(-5_000), starts: 1 }));
+        assert!(quota.counts[0].runs.iter().is_sorted_by_key(|run| run.last));
+    }
+
+    #[test]
+    fn a_run_without_starts_is_no_quota() {
+        let limits = [RateLimit::rolling(5, HOUR)];
+        let mut quota = Quota::default();
+        quota.take(&limits, at(0));
+        let mut bytes = quota.encode();
+        assert_eq!((bytes.last(), Quota::decode(&bytes).is_some()), (Some(&1), true));
+        *bytes.last_mut().unwrap() = 0;
+        assert!(Quota::decode(&bytes).is_none());
     }
 
     fn limit() -> impl Strategy<Value = RateLimit> {

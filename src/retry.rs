@@ -83,7 +83,7 @@ impl RetryPolicy {
         if attempt >= self.max_attempts {
             return None;
         }
-        let factor = 1u32.checked_shl(attempt.saturating_sub(1)).filter(|f| *f > 0).unwrap_or(u32::MAX);
+        let factor = 1u32.checked_shl(attempt.saturating_sub(1)).unwrap_or(u32::MAX);
         let full = self.base.checked_mul(factor).unwrap_or(Duration::MAX).min(self.max_delay);
         let half = u64::try_from(full.as_micros() / 2).unwrap_or(u64::MAX);
         let mut bytes = [0; 20];

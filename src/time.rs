@@ -132,6 +132,12 @@ mod tests {
     }
 
     #[test]
+    fn instants_that_chrono_does_not_know_become_its_first_or_last() {
+        assert_eq!(Timestamp::MIN.to_datetime(), DateTime::<Utc>::MIN_UTC);
+        assert_eq!(Timestamp::from_micros(i64::MAX).to_datetime(), DateTime::<Utc>::MAX_UTC);
+    }
+
+    #[test]
     fn millis_round_down_before_the_epoch_too() {
         assert_eq!(Timestamp::from_micros(-1).millis(), -1);
         assert_eq!(Timestamp::from_micros(-1).ceil_millis(), Timestamp::from_millis(0));

@@ -4,10 +4,11 @@ mod common;
 
 use common::{START, World, at, millis, secs};
 use punctual::{
-    BroadcastError, Error, Event, ManualClock, MemoryStore, Outcome, Pool, Post, PostId, Priority, Receipt,
-    RetryPolicy, Scheduler, State,
+    BroadcastError, CatchUp, Error, Event, ManualClock, MemoryStore, Outcome, Pool, Post, PostId, PrepareAhead,
+    Priority, Receipt, RetryPolicy, Scheduler, State,
 };
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 fn post(payload: &str) -> Post {
     Post::new("p", payload)
@@ -288,19 +289,54 @@ fn bad_settings_are_refused_by_name() {
     let two = start(vec![with("p", &one), with("q", &other)]);
     assert!(matches!(two, Err(Error::DuplicateAccount { account }) if account == "app"));
     type Change = fn(Pool) -> Pool;
-    let bad: [(&str, Change); 5] = [
+    const DAY: Duration = Duration::from_secs(86_400);
+    fn prepare(pool: Pool, change: fn(PrepareAhead) -> PrepareAhead) -> Pool {
+        pool.prepare_ahead(change(PrepareAhead::by(secs(600))))
+    }
+    // What is just outside of each range, and then the ends of all of them.
+    let bad: Vec<(&str, Change)> = vec![
         ("concurrency", |pool| pool.concurrency(0)),
+        ("concurrency", |pool| pool.concurrency((1 << 20) + 1)),
         ("shards", |pool| pool.shards(0)),
         ("shards", |pool| pool.concurrency(2).shards(3)),
+        ("shards", |pool| pool.concurrency(1_000).shards(65)),
         ("threads", |pool| pool.threads(0)),
+        ("threads", |pool| pool.threads(257)),
         ("timeout (ms)", |pool| pool.timeout(millis(0))),
+        ("timeout (ms)", |pool| pool.timeout(DAY + millis(1))),
+        ("spread_over", |pool| pool.catch_up(CatchUp::at_once().spread_over(DAY * 366 + millis(1)))),
+        ("min_gap", |pool| pool.catch_up(CatchUp::at_once().min_gap(DAY * 366 + millis(1)))),
+        ("miss_after", |pool| pool.catch_up(CatchUp::at_once().miss_after(DAY * 366 + millis(1)))),
+        ("prepare_ahead: lead (ms)", |pool| pool.prepare_ahead(PrepareAhead::by(millis(999)))),
+        ("prepare_ahead: lead (ms)", |pool| pool.prepare_ahead(PrepareAhead::by(DAY * 30 + millis(1)))),
+        ("prepare_ahead: concurrency", |pool| prepare(pool, |ahead| ahead.concurrency(0))),
+        ("prepare_ahead: threads", |pool| prepare(pool, |ahead| ahead.threads(0))),
+        ("prepare_ahead: timeout (ms)", |pool| prepare(pool, |ahead| ahead.timeout(millis(0)))),
+        ("prepare_ahead: timeout (ms)", |pool| prepare(pool, |ahead| ahead.timeout(DAY + millis(1)))),
     ];
+    let widest = CatchUp::at_once().spread_over(DAY * 366).min_gap(DAY * 366).miss_after(DAY * 366);
+    let ahead = PrepareAhead::by(DAY * 30).timeout(DAY);
+    let pool = Pool::new("p", broadcaster).concurrency(1 << 20).shards(64).timeout(DAY).catch_up(widest);
+    assert!(start(vec![pool.prepare_ahead(ahead)]).is_ok());
+    let ahead = PrepareAhead::by(secs(1)).concurrency(1).threads(1).timeout(millis(1));
+    let pool = Pool::new("p", broadcaster).concurrency(1).shards(1).threads(1).timeout(millis(1));
+    assert!(start(vec![pool.prepare_ahead(ahead)]).is_ok());
     for (name, change) in bad {
         match start(vec![change(Pool::new("p", broadcaster))]) {
             Err(Error::InvalidSetting { of, setting, .. }) => assert_eq!((of.as_str(), setting), ("pool \"p\"", name)),
             other => panic!("{name}: {other:?}"),
         }
     }
+}
+
+#[cfg(feature = "serde")]
+#[test]
+fn an_id_is_its_text_also_where_it_is_serialised() {
+    let id = PostId::from_u128(7 << 64 | 42);
+    let json = serde_json::to_string(&id).unwrap();
+    assert_eq!(json, format!("\"{id}\""));
+    assert_eq!(serde_json::from_str::<PostId>(&json).unwrap(), id);
+    assert!(serde_json::from_str::<PostId>("\"12\"").is_err());
 }
 
 #[test]

@@ -334,6 +334,20 @@ fn a_post_is_missed_when_its_deadline_has_passed_and_not_when_its_place_comes() 
 }
 
 #[test]
+fn a_new_post_of_a_profile_that_catches_up_keeps_its_distance_too() {
+    let mut rig = Rig::new();
+    let (own, other) = (Post::new("p", "x").profile("a"), Post::new("p", "x").profile("b"));
+    (0..2).for_each(|_| _ = rig.stored(1_000, &own));
+    let policy = CatchUp::at_once().min_gap(Duration::from_secs(60));
+    let mut rig = rig.restart(3_600 * SECOND, |pool| pool.catch_up = policy);
+    let start = rig.now.wall;
+    let (new, free) = (rig.stored(10, &own), rig.stored(10, &other));
+    let sent = sent_within(&mut rig, 200);
+    assert!((119_000..=121_000).contains(&lateness(&sent, start, new)), "{}", lateness(&sent, start, new));
+    assert!((0..=500).contains(&lateness(&sent, start, free)));
+}
+
+#[test]
 fn a_clock_that_steps_back_makes_no_window_longer() {
     let mut rig = Rig::with(|pool| pool.catch_up = over(10));
     let late = |rig: &mut Rig| {
