@@ -4,8 +4,8 @@ mod common;
 
 use common::{START, World, at, millis, secs};
 use punctual::{
-    BroadcastError, CatchUp, Error, Event, ManualClock, MemoryStore, Outcome, Pool, Post, PostId, PrepareAhead,
-    Priority, Receipt, RetryPolicy, Scheduler, State,
+    Account, BroadcastError, CatchUp, Error, Event, ManualClock, MemoryStore, Outcome, Pool, Post, PostId,
+    PrepareAhead, Priority, Receipt, RetryPolicy, Scheduler, State,
 };
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -208,6 +208,39 @@ fn any_name_of_a_pool_will_do() {
 }
 
 #[test]
+fn names_are_as_long_as_is_allowed_and_not_empty() {
+    let broadcaster = |_| async { Ok(Receipt::default()) };
+    let start = |pool: &str, account: &str| {
+        let pool = Pool::new(pool, broadcaster).account(&Account::new(account));
+        Scheduler::builder().store(MemoryStore::default()).pool(pool).start().map(drop)
+    };
+    let name = |bytes: usize| "n".repeat(bytes);
+    start(&name(255), &name(255)).unwrap();
+    for bytes in [0, 256] {
+        let of_pool = start(&name(bytes), "app");
+        assert!(
+            matches!(of_pool, Err(Error::InvalidName { what: "name of a pool", bytes: b, max: 255 }) if b == bytes)
+        );
+        let of_account = start("p", &name(bytes));
+        assert!(
+            matches!(of_account, Err(Error::InvalidName { what: "name of an account", bytes: b, max: 255 }) if b == bytes)
+        );
+    }
+}
+
+#[test]
+fn everyone_who_waits_for_an_outcome_is_told() {
+    let world = World::new();
+    let id = world.scheduler.schedule(post("a").at(at(START) + secs(5))).wait().unwrap();
+    let replies = [(); 3].map(|()| world.scheduler.outcome(id));
+    drop(world.scheduler.outcome(id));
+    world.pass(secs(5));
+    for reply in replies {
+        assert!(matches!(reply.wait().unwrap(), Outcome::Delivered(_)));
+    }
+}
+
+#[test]
 fn events_tell_what_happened_in_order() {
     let world = World::new();
     let mut events = world.scheduler.events();
@@ -281,10 +314,10 @@ fn bad_settings_are_refused_by_name() {
     assert!(matches!(twice, Err(Error::DuplicatePool { pool }) if pool == "p"));
     assert!(matches!(start(vec![Pool::new("", broadcaster)]), Err(Error::InvalidName { .. })));
     // One account may be that of several pools; two of one name are a mistake.
-    let (one, other) = (punctual::Account::new("app"), punctual::Account::new("app"));
+    let (one, other) = (Account::new("app"), Account::new("app"));
     let with = |name: &str, account| Pool::new(name, broadcaster).account(account);
     assert!(start(vec![with("p", &one), with("q", &one)]).is_ok());
-    let never = punctual::Account::new("app").limit(punctual::RateLimit::rolling(0, secs(1)));
+    let never = Account::new("app").limit(punctual::RateLimit::rolling(0, secs(1)));
     assert!(matches!(start(vec![with("p", &never)]), Err(Error::InvalidSetting { .. })));
     let two = start(vec![with("p", &one), with("q", &other)]);
     assert!(matches!(two, Err(Error::DuplicateAccount { account }) if account == "app"));

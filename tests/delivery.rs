@@ -10,12 +10,19 @@ use punctual::{
     Post, PrepareAhead, Prepared, RateLimit, Receipt, Reconciled, RetryPolicy, Scheduler, State,
 };
 use std::collections::{HashMap, VecDeque};
+use std::pin::{Pin, pin};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
+use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use chrono::{DateTime, TimeDelta, Utc};
 use tokio::sync::watch;
+
+/// Looks whether it is ready, without waiting.
+fn poll_immediate<F: Future>(future: Pin<&mut F>) -> Poll<F::Output> {
+    future.poll(&mut Context::from_waker(Waker::noop()))
+}
 
 /// What a broadcaster does when it is called.
 enum Act {
@@ -26,8 +33,8 @@ enum Act {
     Wait,
     /// Waits until the scheduler is shutting down.
     UntilStopping,
-    /// Says that it is alive whenever the gate moves; answers when it opens.
-    Beat,
+    /// Says that it is alive, and how far it has got, whenever the gate moves; answers when it opens.
+    Beat(Option<&'static str>),
 }
 
 /// A broadcaster that does what it is told, and remembers what it was asked.
@@ -79,14 +86,17 @@ impl Broadcaster for Script {
                 self.calls.send_modify(|calls| *calls += 1);
             }
             Act::UntilStopping => {
+                assert!(!delivery.is_stopping());
+                let mut stopping = pin!(delivery.stopping());
+                assert!(poll_immediate(stopping.as_mut()).is_pending());
                 self.calls.send_modify(|calls| *calls += 1);
-                delivery.stopping().await;
+                stopping.await;
                 assert!(delivery.is_stopping());
                 return Err(BroadcastError::transient("told to stop"));
             }
-            Act::Beat => {
+            Act::Beat(text) => {
                 while *gate.borrow_and_update() < OPEN {
-                    delivery.progress("half");
+                    text.map_or_else(|| delivery.heartbeat(), |text| delivery.progress(text));
                     self.calls.send_modify(|calls| *calls += 1);
                     let _ = gate.changed().await;
                 }
@@ -212,7 +222,7 @@ fn a_question_that_was_given_up_never_goes_on_to_publish() {
 
 #[test]
 fn who_says_that_it_is_alive_is_not_given_up() {
-    let script = Script::new([Act::Beat]);
+    let script = Script::new([Act::Beat(Some("half"))]);
     let (scheduler, clock, _) = fresh(pool(&script));
     let mut events = scheduler.events();
     let id = scheduler.schedule(Post::new("p", "x")).wait().unwrap();
@@ -230,6 +240,51 @@ fn who_says_that_it_is_alive_is_not_given_up() {
     }
     script.open();
     assert_eq!(scheduler.outcome(id).wait().unwrap(), Outcome::Delivered(Receipt::new("late")));
+}
+
+#[test]
+fn a_heartbeat_alone_keeps_a_delivery_alive() {
+    let script = Script::new([Act::Beat(None)]);
+    let (scheduler, clock, _) = fresh(pool(&script));
+    let id = scheduler.schedule(Post::new("p", "x")).wait().unwrap();
+    for beat in 1..=5 {
+        script.called(beat);
+        clock.advance(secs(59));
+        script.gate.send_modify(|gate| *gate += 1);
+    }
+    script.called(6);
+    script.open();
+    assert_eq!(scheduler.outcome(id).wait().unwrap(), Outcome::Delivered(Receipt::new("late")));
+    assert_eq!(scheduler.get(id).wait().unwrap().unwrap().attempts(), 1);
+}
+
+#[test]
+fn a_broadcaster_is_told_what_the_post_said_and_keeps_as_much_as_is_allowed() {
+    let (said, heard) = std::sync::mpsc::channel();
+    let broadcaster = move |delivery: Delivery| {
+        let said = said.clone();
+        async move {
+            let kept = delivery.checkpoint(vec![7; 65_536]).await;
+            let (key, profile) = (delivery.key().map(str::to_owned), delivery.profile().to_owned());
+            let about = (delivery.pool().to_owned(), profile, key, delivery.payload().to_vec(), delivery.due());
+            let refused = delivery.checkpoint(vec![7; 65_537]).await;
+            said.send((about, kept, refused)).map_err(BroadcastError::permanent)?;
+            Ok(Receipt::default())
+        }
+    };
+    let (scheduler, clock, _) = fresh(Pool::new("p", broadcaster));
+    let due = clock.now() + secs(5);
+    scheduler.schedule(Post::new("p", "text").profile("shop").key("post 7").at(due)).wait().unwrap();
+    scheduler.schedule(Post::new("p", "other").at(due + secs(1))).wait().unwrap();
+    clock.advance(secs(5));
+    let (about, kept, refused) = heard.recv().unwrap();
+    let name = str::to_owned;
+    assert_eq!(about, (name("p"), name("shop"), Some(name("post 7")), b"text".to_vec(), due));
+    assert!(kept.is_ok());
+    assert!(matches!(refused, Err(Error::CheckpointTooLarge { bytes: 65_537, max: 65_536 })));
+    clock.advance(secs(1));
+    let ((_, profile, key, payload, _), ..) = heard.recv().unwrap();
+    assert_eq!((profile, key, payload), (name(""), None, b"other".to_vec()));
 }
 
 #[test]

@@ -457,6 +457,28 @@ mod tests {
     }
 
     #[test]
+    fn the_longest_names_survive_and_what_is_not_there_takes_no_room() {
+        let long = "é".repeat(127) + "x";
+        let post = Post { campaign: Some(long.clone()), ..Post::new("p", "x").key(&long[..]).profile(&long[..]) };
+        let body = Body::decode(Body::encode(&post).as_bytes().clone()).unwrap();
+        assert_eq!((body.key(), body.profile(), body.campaign()), (Some(&long[..]), &long[..], Some(&long[..])));
+        assert_eq!(Body::encode(&Post::new("p", "x")).len(), KEY_AT + 3, "two lengths and a byte");
+    }
+
+    #[test]
+    fn parts_longer_than_the_payload_and_what_follows_the_terms_are_refused() {
+        let with = |terms: &[u8]| {
+            let body = Body::assemble(0, Priority::NORMAL, 0, b"", b"", terms, std::iter::once(&b"12345"[..]));
+            Body::decode(body.as_bytes().clone()).is_some()
+        };
+        let parts = |last: u8| [PARTS, 2, 0, 2, 0, 0, 0, last, 0, 0, 0];
+        assert!(with(&parts(3)));
+        assert!(!with(&parts(4)));
+        assert!(!with(&parts(200)));
+        assert!(with(&[GUARANTEE, 0]) && !with(&[GUARANTEE]) && !with(&[GUARANTEE, 0, 99]));
+    }
+
+    #[test]
     fn other_content_has_another_fingerprint() {
         let at = |s: &str| s.parse::<chrono::DateTime<chrono::Utc>>().unwrap();
         let posts = [

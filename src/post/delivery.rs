@@ -387,7 +387,58 @@ impl Prepared {
 
 #[cfg(test)]
 mod tests {
-    use super::Stage;
+    use super::super::{Noted, Post};
+    use super::*;
+
+    /// A worker that does not listen.
+    struct Deaf;
+
+    impl Wire for Deaf {
+        fn beat(&self, _: (usize, u64), _: Option<String>) {}
+
+        fn checkpoint(&self, _: (usize, u64), _: Bytes, _: Promise<()>) {}
+
+        fn stop_given_up(&self, _: PostId) -> bool {
+            true
+        }
+
+        fn stopping(&self) -> tokio::sync::watch::Receiver<bool> {
+            tokio::sync::watch::channel(false).1
+        }
+    }
+
+    #[test]
+    fn what_was_prepared_is_there_until_it_has_expired_at_the_call_and_always_where_it_is_cleared_away() {
+        let until = Timestamp::from_millis(7_000);
+        let ready = Ready { bytes: Bytes::from_static(b"media"), valid_until: until, at: Timestamp::MIN };
+        for task in [Task::Broadcast, Task::Discard] {
+            for (wait, is_good) in [(0, true), (1, false), (1_000_000, false)] {
+                let delivery = Delivery::new(Facts {
+                    id: PostId::from_u128(1),
+                    slot: 0,
+                    pool: "p".into(),
+                    task,
+                    due: until,
+                    at: until,
+                    since: until,
+                    deadline: None,
+                    last: None,
+                    attempt: 1,
+                    claim: 1,
+                    is_allowed: true,
+                    doubt: Doubt::None,
+                    guarantee: Guarantee::AtLeastOnce,
+                    notes: Notes::from(Noted { prepared: Some(ready.clone()), ..Noted::default() }),
+                    body: Body::encode(&Post::new("p", "x")),
+                    stage: Stage::default(),
+                });
+                assert!(delivery.prepared().is_some());
+                let line = Line { wire: Arc::new(Deaf), token: (0, 0) };
+                delivery.call(line, Timestamp::from_micros(until.micros() + wait));
+                assert_eq!(delivery.prepared().is_some(), is_good || task == Task::Discard, "{task:?} after {wait} µs");
+            }
+        }
+    }
 
     #[test]
     fn a_delivery_is_called_or_withdrawn_and_never_both() {

@@ -210,6 +210,16 @@ mod tests {
         }
 
         #[test]
+        fn what_is_changed_back_is_nothing(calls in 1u32..) {
+            let mut notes = Notes::default();
+            prop_assert!(notes.is_empty());
+            notes.edit(|noted| noted.calls = calls);
+            prop_assert!(!notes.is_empty());
+            notes.edit(|noted| noted.calls = 0);
+            prop_assert!(notes.is_empty());
+        }
+
+        #[test]
         fn arbitrary_bytes_are_notes_or_refused(bytes: Vec<u8>) {
             let _ = Notes::decode(&Bytes::from(bytes));
         }
