@@ -7,6 +7,7 @@ use punctual::{
     Account, BroadcastError, CatchUp, Error, Event, ManualClock, MemoryStore, Outcome, Pool, Post, PostId,
     PrepareAhead, Priority, Receipt, RetryPolicy, Scheduler, State,
 };
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -229,6 +230,74 @@ fn names_are_as_long_as_is_allowed_and_not_empty() {
 }
 
 #[test]
+fn what_is_shown_of_a_post_is_what_it_was_told() {
+    let world = World::new();
+    let due = at(START) + secs(60);
+    let thread = post("one").then("two").then("three").profile("shop").key("k 1").at(due);
+    let id = world.scheduler.schedule(thread).wait().unwrap();
+    let status = world.scheduler.get(id).wait().unwrap().unwrap();
+    assert_eq!((status.id(), status.pool(), status.profile(), status.key()), (id, "p", "shop", Some("k 1")));
+    assert_eq!((status.parts(), status.part(1), status.payload()), (3, &b"two"[..], &b"onetwothree"[..]));
+    assert_eq!((status.due(), status.next_attempt(), status.state()), (due, Some(due), State::Scheduled));
+    let plain = world.scheduler.schedule(post("x").at(due)).wait().unwrap();
+    let status = world.scheduler.get(plain).wait().unwrap().unwrap();
+    assert_eq!((status.key(), status.profile(), status.parts(), status.part(1)), (None, "", 1, &b""[..]));
+    // Nothing is planned for what waits for the host, nor for what is over.
+    world.scheduler.hold_profile("p", "shop", "on holiday").wait().unwrap();
+    world.pass(secs(60));
+    for (id, state) in [(id, State::Held), (plain, State::Delivered)] {
+        let status = world.scheduler.get(id).wait().unwrap().unwrap();
+        assert_eq!((status.state(), status.next_attempt()), (state, None));
+    }
+    let unknown = world.scheduler.cancel("k 2").wait().unwrap_err().to_string();
+    assert!(unknown.contains("with key \"k 2\""), "{unknown}");
+    let over = world.scheduler.cancel(plain).wait().unwrap_err().to_string();
+    assert!(over.contains(&plain.to_string()), "{over}");
+}
+
+#[test]
+fn a_pool_runs_as_many_at_once_as_it_may_however_many_shards_it_has() {
+    let (running, most) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
+    let (open, gate) = tokio::sync::watch::channel(false);
+    let (now, seen) = (running.clone(), most.clone());
+    let broadcaster = move |_| {
+        let (now, seen, mut gate) = (now.clone(), seen.clone(), gate.clone());
+        async move {
+            seen.fetch_max(now.fetch_add(1, Ordering::SeqCst) + 1, Ordering::SeqCst);
+            let _ = gate.wait_for(|open| *open).await;
+            tokio::task::yield_now().await;
+            now.fetch_sub(1, Ordering::SeqCst);
+            Ok(Receipt::default())
+        }
+    };
+    let pool = Pool::new("p", broadcaster).concurrency(5).shards(3);
+    let scheduler = Scheduler::builder().store(MemoryStore::default()).pool(pool).start().unwrap();
+    scheduler.schedule_all((0..300).map(|n| post("x").profile(format!("{n}")))).wait().unwrap();
+    while running.load(Ordering::SeqCst) < 5 {
+        std::thread::yield_now();
+    }
+    open.send(true).unwrap();
+    scheduler.settle().wait().unwrap();
+    assert_eq!(most.load(Ordering::SeqCst), 5);
+}
+
+#[test]
+fn a_listener_that_falls_behind_is_told_how_much_it_missed() {
+    let world = World::new();
+    let mut events = world.scheduler.events();
+    assert_eq!(events.missed(), 0);
+    // Two rounds of more events than are kept.
+    for round in 1..=2 {
+        for _ in 0..7 {
+            world.scheduler.schedule_all((0..10_000).map(|_| post("x").at(at(START) + secs(9_000)))).wait().unwrap();
+        }
+        world.scheduler.settle().wait().unwrap();
+        let seen = (0..65_536).filter(|_| matches!(events.wait(), Some(Event::Scheduled { .. }))).count();
+        assert_eq!((seen, events.missed()), (65_536, round * (70_000 - 65_536)));
+    }
+}
+
+#[test]
 fn everyone_who_waits_for_an_outcome_is_told() {
     let world = World::new();
     let id = world.scheduler.schedule(post("a").at(at(START) + secs(5))).wait().unwrap();
@@ -326,6 +395,34 @@ fn bad_settings_are_refused_by_name() {
     fn prepare(pool: Pool, change: fn(PrepareAhead) -> PrepareAhead) -> Pool {
         pool.prepare_ahead(change(PrepareAhead::by(secs(600))))
     }
+    let builder = || Scheduler::builder().store(MemoryStore::default()).pool(Pool::new("p", broadcaster));
+    type Setting = fn(punctual::Builder) -> punctual::Builder;
+    let bad: [(&str, Setting); 9] = [
+        ("horizon (ms)", |builder| builder.horizon(millis(9_999))),
+        ("horizon (ms)", |builder| builder.horizon(DAY * 7 + millis(1))),
+        ("claim_ahead (ms)", |builder| builder.claim_ahead(millis(5_001))),
+        ("memory (bytes)", |builder| builder.memory((64 << 10) - 1)),
+        ("max_payload (bytes)", |builder| builder.max_payload(0)),
+        ("max_payload (bytes)", |builder| builder.max_payload((16 << 20) + 1)),
+        ("stall_after (ms)", |builder| builder.stall_after(millis(99))),
+        ("stall_after (ms)", |builder| builder.stall_after(millis(600_001))),
+        ("memory (bytes)", |builder| {
+            builder.pool(Pool::new("q", |_| async { Ok(Receipt::default()) })).memory(100_000)
+        }),
+    ];
+    for (name, change) in bad {
+        match change(builder()).start() {
+            Err(Error::InvalidSetting { of, setting, .. }) => {
+                assert_eq!((of.as_str(), setting), ("the scheduler", name))
+            }
+            other => panic!("{name}: {other:?}"),
+        }
+    }
+    let least =
+        builder().horizon(secs(10)).claim_ahead(secs(0)).memory(64 << 10).max_payload(1).stall_after(millis(100));
+    assert!(least.start().is_ok());
+    let most = builder().horizon(DAY * 7).claim_ahead(secs(5)).memory(usize::MAX).max_payload(16 << 20);
+    assert!(most.stall_after(secs(600)).start().is_ok());
     // What is just outside of each range, and then the ends of all of them.
     let bad: Vec<(&str, Change)> = vec![
         ("concurrency", |pool| pool.concurrency(0)),

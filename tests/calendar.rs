@@ -267,6 +267,19 @@ fn late_occurrences_are_spread_as_other_late_posts_are() {
 }
 
 #[test]
+fn a_campaign_has_a_name_as_long_as_is_allowed() {
+    let world = World::new();
+    let name = |bytes: usize| "c".repeat(bytes);
+    for bytes in [0, 256] {
+        let refused = world.scheduler.campaign(&name(bytes)).schedule_all([Post::new("p", "x")]).wait();
+        assert!(matches!(refused, Err(Error::InvalidName { what: "campaign", bytes: b, max: 255 }) if b == bytes));
+    }
+    let longest = world.scheduler.campaign(&name(255));
+    longest.schedule_all([Post::new("p", "x")]).wait().unwrap();
+    assert_eq!((longest.name(), longest.status().wait().unwrap().unwrap().scheduled), (&*name(255), 1));
+}
+
+#[test]
 fn a_cancelled_campaign_sends_nothing_however_much_later() {
     let world = World::new();
     let moved = world.scheduler.campaign("moved");

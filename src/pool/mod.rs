@@ -166,6 +166,11 @@ impl Pool {
         self
     }
 
+    /// How much of the concurrency is this shard's: it is shared out evenly, and the first take what is left over.
+    pub(crate) fn share(&self, shard: usize) -> usize {
+        self.concurrency / self.shards + usize::from(shard < self.concurrency % self.shards)
+    }
+
     /// Refuses settings outside their ranges.
     pub(crate) fn check(&self) -> Result<()> {
         let name = self.name.len();
@@ -210,5 +215,19 @@ impl fmt::Debug for Pool {
             .field("timeout", &self.timeout)
             .field("retry", &self.retry)
             .finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::post::Receipt;
+
+    #[test]
+    fn shards_share_the_concurrency_evenly() {
+        for (concurrency, shares) in [(3, [1, 1, 1]), (4, [2, 1, 1]), (5, [2, 2, 1]), (300, [100; 3])] {
+            let pool = Pool::new("p", |_| async { Ok(Receipt::default()) }).concurrency(concurrency).shards(3);
+            assert_eq!([0, 1, 2].map(|shard| pool.share(shard)), shares);
+        }
     }
 }

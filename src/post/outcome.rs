@@ -458,6 +458,64 @@ mod tests {
     }
 
     #[test]
+    fn the_last_instant_of_the_age_and_of_the_deadline_counts() {
+        let wait = || failed(BroadcastError::transient("503").retry_after(Duration::from_secs(7)));
+        let at = NOW.after(Duration::from_secs(7));
+        let retry = terms().retry.max_age(Duration::from_secs(7));
+        let last = wait().step(&Terms { retry, deadline: Some(at), ..terms() });
+        assert!(matches!(last, Step::Retry { at: next, .. } if next == at));
+    }
+
+    #[test]
+    fn who_could_not_be_asked_is_asked_when_the_network_says_so() {
+        let error = BroadcastError::transient("down").retry_after(Duration::from_secs(40));
+        let expected = NOW.after(Duration::from_secs(40));
+        for attempt in [1, 99] {
+            let step = Ending::Unreconciled(error.clone()).step(&Terms { attempt, doubt: Doubt::Open, ..terms() });
+            assert!(matches!(step, Step::Retry { at, counts: false, doubt: Doubt::Open, .. } if at == expected));
+        }
+    }
+
+    #[test]
+    fn what_is_throttled_waits_as_long_as_was_said_and_for_a_while_at_least() {
+        let (pool, error) = (Scope::Pool, || BroadcastError::throttled("429"));
+        let after = |millis| NOW.after(Duration::from_millis(millis));
+        assert_eq!(error().throttles(NOW), Some((Scope::Profile, NOW.after(limits::THROTTLE))));
+        let said = error().retry_after(Duration::from_secs(90)).scope(pool);
+        assert_eq!(said.throttles(NOW), Some((pool, after(90_000))));
+        let past = error().retry_at(Timestamp::MIN.to_datetime());
+        assert_eq!(past.throttles(NOW), Some((Scope::Profile, NOW.after(limits::THROTTLE_LEAST))));
+        assert_eq!(BroadcastError::transient("503").retry_after(Duration::from_secs(90)).throttles(NOW), None);
+    }
+
+    #[test]
+    fn only_what_the_network_did_not_do_speaks_against_it() {
+        let answered = |error: BroadcastError| Ending::Answered(Err(error)).is_healthy();
+        let asked = |error: BroadcastError| Ending::Unreconciled(error).is_healthy();
+        assert_eq!(Ending::Answered(Ok(Receipt::default())).is_healthy(), Some(true));
+        for said in [BroadcastError::permanent("p"), BroadcastError::throttled("t"), BroadcastError::unauthorized("a")]
+        {
+            assert_eq!(answered(said), Some(true));
+        }
+        for failed in [BroadcastError::transient("503"), BroadcastError::unknown("lost")] {
+            assert_eq!((answered(failed.clone()), asked(failed)), (Some(false), Some(false)));
+        }
+        assert_eq!(asked(BroadcastError::permanent("p")), Some(true));
+        assert_eq!(Ending::TimedOut { after: Duration::ZERO }.is_healthy(), Some(false));
+        assert_eq!((Ending::TooLate.is_healthy(), Ending::Reconciled(Reconciled::NotSent).is_healthy()), (None, None));
+    }
+
+    #[test]
+    fn an_error_says_what_it_is_and_why() {
+        let kinds = [BroadcastError::transient("x"), BroadcastError::unknown("x"), BroadcastError::permanent("x")];
+        assert_eq!(
+            kinds.each_ref().map(|e| (e.is_transient(), e.is_unknown())),
+            [(true, false), (false, true), (false, false)]
+        );
+        assert!(kinds.iter().all(|error| error.to_string() == "x" && error.reason() == "x"));
+    }
+
+    #[test]
     fn a_permanent_failure_is_a_dead_letter_at_once() {
         assert_eq!(failed(BroadcastError::permanent("gone")).step(&terms()), Step::Dead { reason: "gone".into() });
     }

@@ -48,16 +48,6 @@ impl Shelf {
         }
     }
 
-    /// When the post at this home was put here, where that can be told.
-    pub fn since(self, at: Timestamp) -> Option<Timestamp> {
-        match self {
-            Self::Queued => Some(Timestamp::from_micros(at.micros() - QUEUED)),
-            Self::Dead => Some(Timestamp::from_micros(at.micros() - DEAD)),
-            Self::InDoubt => Some(Timestamp::from_micros(at.micros() - IN_DOUBT)),
-            Self::Held => None,
-        }
-    }
-
     /// Before its first home, and its last instant.
     pub const fn range(self) -> (Cursor, Timestamp) {
         let (from, to) = match self {

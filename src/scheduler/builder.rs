@@ -16,9 +16,10 @@ use crate::driver::{DeskEnd, Driver, Threads};
 use crate::engine::{Engine, PoolSettings, PrepareSettings, Settings};
 use crate::error::{Error, Result, StoreError};
 use crate::gate::{Gate, Rules};
+use crate::id::PoolId;
 use crate::inbox::inbox;
 use crate::limits;
-use crate::pool::Pool;
+use crate::pool::{Pool, PrepareAhead};
 use crate::shard::Shard;
 use crate::store::{CallLog, Store};
 use crate::worker::{Callers, Crew, Worker};
@@ -189,46 +190,18 @@ impl Builder {
         }
 
         let mut first_shard = 0;
-        let mut pool_settings = Vec::with_capacity(pools.len());
+        let mut engine_pools = Vec::with_capacity(pools.len());
         for (pool, id) in pools.iter().zip(ids) {
-            let gate = Gate::new(
-                &pool.name,
-                Rules {
-                    profile: pool.profile_limits.clone(),
-                    pool: pool.limits.clone(),
-                    breaker: pool.breaker,
-                    accounts: pool.accounts.clone(),
-                },
-            );
-            let shard = first_shard + pool.shards;
-            let prepare = pool.prepare.map(|own| PrepareSettings {
-                shard,
-                lead: own.lead,
-                retry: own.retry,
-                or_fail: own.or_fail,
-            });
-            let is_preparing = usize::from(prepare.is_some());
-            pool_settings.push(PoolSettings {
-                id,
-                name: Arc::clone(&pool.name),
-                first_shard,
-                shards: pool.shards,
-                retry: pool.retry,
-                guarantee: pool.guarantee,
-                catch_up: pool.catch_up,
-                gate,
-                has_accounts: !pool.accounts.is_empty(),
-                is_limited: !(pool.limits.is_empty() && pool.profile_limits.is_empty() && pool.accounts.is_empty()),
-                prepare,
-            });
-            first_shard += pool.shards + is_preparing;
+            let settings = pool_settings(pool, id, first_shard);
+            first_shard += pool.shards + usize::from(settings.prepare.is_some());
+            engine_pools.push(settings);
         }
         let settings = Settings {
             store: store.identity(),
             next_seq: store.next_seq(),
             last_commit_at: store.last_commit_at(),
             remembered: store.remembered().map_err(Error::Store)?,
-            pools: pool_settings.clone(),
+            pools: engine_pools.clone(),
             horizon: self.horizon,
             claim_ahead: self.claim_ahead,
             memory: self.memory / pools.len().max(1),
@@ -250,7 +223,7 @@ impl Builder {
         let mut crews = Vec::with_capacity(pools.len());
         let mut workers = Vec::with_capacity(first_shard);
         let mut desks = Vec::with_capacity(first_shard);
-        for (place, (pool, settings)) in pools.iter().zip(&pool_settings).enumerate() {
+        for (place, (pool, settings)) in pools.iter().zip(&engine_pools).enumerate() {
             let mut add = |concurrency, timeout, gate: Gate, log: Option<Arc<dyn CallLog>>, callers| {
                 let (bell, number) = (Bell::default(), workers.len());
                 let (orders_in, orders) = inbox(limits::ORDERS, &bell);
@@ -273,9 +246,7 @@ impl Builder {
             };
             let callers = crew(pool, pool.threads).map_err(cannot_start)?;
             for index in 0..pool.shards {
-                // The concurrency is shared out evenly; the first shards take what is left over.
-                let share = pool.concurrency / pool.shards + usize::from(index < pool.concurrency % pool.shards);
-                add(share, pool.timeout, settings.gate.clone(), log.clone(), Arc::clone(&callers));
+                add(pool.share(index), pool.timeout, settings.gate.clone(), log.clone(), Arc::clone(&callers));
             }
             crews.push(callers);
             if let Some(own) = &pool.prepare {
@@ -340,6 +311,35 @@ impl Builder {
     }
 }
 
+/// A pool as the engine sees it, whose shards are numbered from this one.
+fn pool_settings(pool: &Pool, id: PoolId, first_shard: usize) -> PoolSettings {
+    let rules = Rules {
+        profile: pool.profile_limits.clone(),
+        pool: pool.limits.clone(),
+        breaker: pool.breaker,
+        accounts: pool.accounts.clone(),
+    };
+    let prepare = |own: PrepareAhead| PrepareSettings {
+        shard: first_shard + pool.shards,
+        lead: own.lead,
+        retry: own.retry,
+        or_fail: own.or_fail,
+    };
+    PoolSettings {
+        id,
+        name: Arc::clone(&pool.name),
+        first_shard,
+        shards: pool.shards,
+        retry: pool.retry,
+        guarantee: pool.guarantee,
+        catch_up: pool.catch_up,
+        gate: Gate::new(&pool.name, rules),
+        is_limited: !(pool.limits.is_empty() && pool.profile_limits.is_empty() && pool.accounts.is_empty()),
+        has_accounts: !pool.accounts.is_empty(),
+        prepare: pool.prepare.map(prepare),
+    }
+}
+
 /// What the store answers. One that hangs keeps nobody waiting: it is left to a thread.
 fn ask_within<S: Send + 'static, T: Send + 'static>(
     patience: Duration,
@@ -384,6 +384,25 @@ impl fmt::Debug for Builder {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::gate::Account;
+    use crate::post::Receipt;
+    use crate::quota::RateLimit;
+
+    #[test]
+    fn the_engine_knows_which_pools_are_limited_and_which_prepare() {
+        let pool = || Pool::new("p", |_| async { Ok(Receipt::default()) }).shards(3);
+        let limit = || RateLimit::spacing(Duration::from_secs(1));
+        let shown = |pool: Pool| {
+            let settings = pool_settings(&pool, PoolId(7), 5);
+            assert_eq!((settings.id, settings.first_shard, settings.shards), (PoolId(7), 5, 3));
+            (settings.is_limited, settings.has_accounts, settings.prepare.map(|own| own.shard))
+        };
+        assert_eq!(shown(pool()), (false, false, None));
+        assert_eq!(shown(pool().limit(limit())), (true, false, None));
+        assert_eq!(shown(pool().limit_profiles(limit())), (true, false, None));
+        assert_eq!(shown(pool().account(&Account::new("app"))), (true, true, None));
+        assert_eq!(shown(pool().prepare_ahead(PrepareAhead::by(Duration::from_secs(60)))), (false, false, Some(8)));
+    }
 
     #[test]
     fn a_store_that_hangs_while_it_is_opened_keeps_nobody_waiting() {
