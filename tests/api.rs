@@ -298,6 +298,45 @@ fn a_listener_that_falls_behind_is_told_how_much_it_missed() {
 }
 
 #[test]
+fn many_posts_at_once_are_as_many_and_as_long_as_is_allowed() {
+    let world = World::with(|pool| pool, |builder| builder.max_payload(16 << 20));
+    let due = at(START) + secs(9_000);
+    let plain = |posts: usize| world.scheduler.schedule_all((0..posts).map(|_| post("").at(due))).wait();
+    assert!(matches!(plain(100_001), Err(Error::BatchTooLarge { posts: 100_001, max_posts: 100_000, .. })));
+    assert_eq!(plain(100_000).unwrap().len(), 100_000);
+    assert_eq!(plain(0).unwrap(), []);
+    let long = |bytes: usize| Post::new("p", vec![0; bytes]).at(due);
+    let longest = |last: Vec<Post>| world.scheduler.schedule_all((0..3).map(|_| long(16 << 20)).chain(last)).wait();
+    let (most, more) = (vec![long(15 << 20), long(1 << 20)], vec![long(16 << 20), long(1)]);
+    assert!(
+        matches!(longest(more), Err(Error::BatchTooLarge { posts: 5, bytes, max_bytes, .. }) if bytes == max_bytes + 1)
+    );
+    assert_eq!(longest(most).unwrap().len(), 5);
+}
+
+#[test]
+fn what_is_changed_is_as_long_as_is_allowed() {
+    let world = World::with(|pool| pool, |builder| builder.max_payload(100));
+    let id = world.scheduler.schedule(post("x").at(at(START) + secs(60))).wait().unwrap();
+    let refused = world.scheduler.edit(id, vec![b'y'; 101]).wait();
+    assert!(matches!(refused, Err(Error::PayloadTooLarge { bytes: 101, max: 100 })));
+    world.scheduler.edit(id, vec![b'y'; 100]).wait().unwrap();
+    assert_eq!(world.scheduler.get(id).wait().unwrap().unwrap().payload(), [b'y'; 100]);
+    let name = |bytes: usize| "n".repeat(bytes);
+    let slots = || "slots UTC Mon-Sun 08:00".parse::<punctual::PostingSlots>().unwrap();
+    let schedule = || "cron UTC 0 8 * * *".parse::<punctual::Schedule>().unwrap();
+    let wish = |bytes: usize| {
+        let hold = world.scheduler.hold_profile("p", &name(bytes), "why").wait();
+        let queue = world.scheduler.queue("p", &name(bytes)).set_slots(slots()).wait();
+        let series = world.scheduler.series(&name(bytes)).set(schedule(), post("x"), punctual::Misfire::Skip).wait();
+        [hold, queue, series]
+    };
+    assert!(wish(255).into_iter().all(|answer| answer.is_ok()));
+    let refused = |answer: punctual::Result<()>| matches!(answer, Err(Error::InvalidName { bytes: 256, max: 255, .. }));
+    assert!(wish(256).into_iter().all(refused));
+}
+
+#[test]
 fn everyone_who_waits_for_an_outcome_is_told() {
     let world = World::new();
     let id = world.scheduler.schedule(post("a").at(at(START) + secs(5))).wait().unwrap();

@@ -60,6 +60,7 @@ pub struct Bed {
     place: Place,
     open: Option<Open>,
     pub pools: Vec<PoolId>,
+    openings: u32,
     next: u64,
 }
 
@@ -73,7 +74,7 @@ impl Bed {
     }
 
     pub fn new(place: Place) -> Self {
-        let mut bed = Self { place, open: None, pools: Vec::new(), next: 0 };
+        let mut bed = Self { place, open: None, pools: Vec::new(), openings: 0, next: 0 };
         bed.reopen();
         bed
     }
@@ -85,7 +86,16 @@ impl Bed {
     pub fn reopen(&mut self) {
         self.open = None;
         self.open = Some(self.place.open());
-        self.pools = self.store().pools(&["one".to_owned(), "two".to_owned()]).unwrap();
+        // They keep their numbers, in whatever order they are named.
+        self.openings += 1;
+        let (mut names, is_turned) = (["one".to_owned(), "two".to_owned()], self.openings.is_multiple_of(2));
+        if is_turned {
+            names.reverse();
+        }
+        self.pools = self.store().pools(&names).unwrap();
+        if is_turned {
+            self.pools.reverse();
+        }
         self.next = self.next.max(self.store().next_seq().0);
     }
 

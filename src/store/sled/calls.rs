@@ -331,6 +331,12 @@ mod tests {
     }
 
     #[test]
+    fn a_boot_has_the_name_that_the_machine_gives_it() {
+        let named = fs::read_to_string("/proc/sys/kernel/random/boot_id").ok();
+        assert_eq!(boot(), named);
+    }
+
+    #[test]
     fn an_old_call_that_is_let_go_late_takes_no_later_one_with_it() {
         // The process died after it had closed the claims of its calls, and before it noted that in the log.
         let folder = left();

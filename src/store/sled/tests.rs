@@ -614,12 +614,23 @@ fn a_hundred_days_take_few_trees() {
     wait_for_sorter(&mut store);
     assert!(load(&mut store).unwrap().is_empty());
     drop(store);
+    // That they are forgotten need not be known any more.
+    drop(open(folder.path(), sizes).unwrap());
     let db = raw(folder.path());
     let days: Vec<_> = db.tree_names().into_iter().filter(|name| name.starts_with(b"d")).collect();
     assert!(days.is_empty(), "{days:?} are still there");
     assert_eq!(db.open_tree("far").unwrap().len(), 0);
     assert_eq!(db.open_tree("index").unwrap().len(), 0);
     assert_eq!(db.open_tree("keys").unwrap().len(), 0);
+    let meta: Vec<u8> = db.open_tree("meta").unwrap().iter().keys().map(|key| key.unwrap()[0]).collect();
+    assert!(!meta.contains(&b'g') && !meta.contains(&b'x'), "tables, or notes of forgotten days: {meta:?}");
+}
+
+#[test]
+fn each_store_has_an_identity_of_its_own() {
+    let folders = [(); 2].map(|()| tempfile::tempdir().unwrap());
+    let identities = folders.each_ref().map(|folder| open(folder.path(), TINY).unwrap().identity());
+    assert_ne!(identities[0], identities[1]);
 }
 
 fn move_to(record: &Record, at: Timestamp) -> (Change, Record) {
