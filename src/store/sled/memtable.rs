@@ -369,3 +369,58 @@ impl Tallies {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::post::{Doubt, Notes, Post};
+
+    fn record(seq: u64, at: i64, key: &str) -> Record {
+        let at = Timestamp::from_micros(at);
+        let body = Body::encode(&Post::new("p", "x").key(key));
+        let (attempts, revision, doubt, notes) = (0, 0, Doubt::None, Notes::default());
+        Record { seq: Seq(seq), pool: PoolId(0), at, due: at, attempts, revision, doubt, notes, body }
+    }
+
+    #[test]
+    fn every_post_that_had_a_key_is_found_by_it_once() {
+        let (mut table, hash) = (Memtable::default(), Body::key_hash("k"));
+        let first = record(1, 5, "k");
+        table.apply(Timestamp::MIN, Entry::Post(first.clone()));
+        table.apply(Timestamp::MIN, Entry::Move { from: first.home(), to: record(1, 9, "k") });
+        table.apply(Timestamp::MIN, Entry::Post(record(2, 5, "other")));
+        assert_eq!(table.with_key(hash).collect::<Vec<_>>(), [Seq(1)]);
+        table.apply(Timestamp::MIN, Entry::Post(record(3, 5, "k")));
+        let mut found: Vec<_> = table.with_key(hash).collect();
+        found.sort_unstable();
+        assert_eq!(found, [Seq(1), Seq(3)]);
+    }
+
+    #[test]
+    fn places_are_in_order_whatever_the_order_in_which_posts_came() {
+        for dues in [vec![1, 2, 3, 4], vec![4, 3, 2, 1], vec![1, 3, 2, 4], vec![2, 2, 1, 1]] {
+            let mut table = Memtable::default();
+            for (seq, due) in (0..).zip(&dues) {
+                table.apply(Timestamp::MIN, Entry::Post(record(seq, *due, "")));
+            }
+            let moved = record(0, 7, "");
+            table.apply(Timestamp::MIN, Entry::Move { from: record(0, dues[0], "").home(), to: moved.clone() });
+            // To where it is already: that is no other place.
+            table.apply(Timestamp::MIN, Entry::Move { from: moved.home(), to: moved });
+            table.order();
+            assert!(table.places().is_sorted_by(|one, next| one < next), "{dues:?}");
+            assert_eq!(table.places().len(), dues.len() + 1);
+        }
+    }
+
+    #[test]
+    fn more_that_went_than_came_is_noticed() {
+        let mut tallies = Tallies::default();
+        assert!(tallies.subtract(PoolId(0), 1, 0));
+        assert!(!tallies.subtract(PoolId(0), 1, 1));
+        tallies.add(PoolId(0), 1, 3);
+        assert!(tallies.subtract(PoolId(0), 1, 2) && tallies.is_live(PoolId(0), 1));
+        assert!(tallies.subtract(PoolId(0), 1, 1) && !tallies.is_live(PoolId(0), 1));
+        assert!(!tallies.subtract(PoolId(0), 1, 1));
+    }
+}

@@ -332,3 +332,117 @@ impl RunReader {
         self.run.damaged(disk, self.block())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+    use std::fs::OpenOptions;
+    use tempfile::TempDir;
+
+    const BLOCK_BYTES: usize = 300;
+    /// The longest content that lies beside others, by how much it and the header take.
+    const LONGEST: usize = BLOCK_BYTES - codec::SEAL_BYTES - HEADER_BYTES - 2 - ENTRY_BYTES;
+
+    fn disk() -> (TempDir, Disk) {
+        let folder = tempfile::tempdir().unwrap();
+        let db = ::sled::Config::default().path(folder.path()).open().unwrap();
+        let log = OpenOptions::new().write(true).open(folder.path().join("db")).unwrap();
+        let disk = Disk::new(db, log, folder.path().to_owned());
+        (folder, disk)
+    }
+
+    fn run(disk: &Disk) -> Run {
+        Run { tree: disk.tree("far").unwrap(), kind: Kind::Posts, day: 7, generation: 3 }
+    }
+
+    fn at(number: usize) -> Cursor {
+        Cursor { at: Timestamp::from_micros(number as i64 * 1_000_000_007), seq: Seq((number as u64).reverse_bits()) }
+    }
+
+    fn content(number: usize, len: usize) -> Vec<u8> {
+        (0..len).map(|i| (number + i * i / 7) as u8).collect()
+    }
+
+    /// Everything that is read after a cursor.
+    fn read(disk: &Disk, end: u32, after: Cursor) -> Result<Vec<(Cursor, Bytes)>, StoreError> {
+        let mut reader = RunReader::after(disk, run(disk), 0, end, after)?;
+        let mut seen = Vec::new();
+        while let Some(at) = reader.advance(disk)? {
+            seen.push((at, reader.content(disk)?));
+        }
+        Ok(seen)
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig { cases: 24, failure_persistence: None, ..ProptestConfig::default() })]
+
+        #[test]
+        fn a_run_comes_back_in_blocks_that_are_full_and_not_too_long(
+            lens in proptest::collection::vec(
+                prop_oneof![6 => 0usize..40, 3 => 0..2 * BLOCK_BYTES, 1 => LONGEST - 1..=LONGEST + 1, 1 => 0..9 * BLOCK_BYTES],
+                1..60,
+            ),
+            from in 0usize..60,
+        ) {
+            let (_folder, disk) = disk();
+            let mut writer = RunWriter::new(&disk, run(&disk), BLOCK_BYTES);
+            let entries: Vec<_> = lens.iter().enumerate().map(|(i, len)| (at(i), Bytes::from(content(i, *len)))).collect();
+            for (i, (at, content)) in entries.iter().enumerate() {
+                let (head, body) = content.split_at(i % (content.len() + 1));
+                writer.push(*at, head, body).unwrap();
+            }
+            let end = writer.finish().unwrap();
+            prop_assert_eq!(&read(&disk, end, Cursor::START).unwrap(), &entries);
+            // From the middle: nothing that comes after is left out, and no more is read again than the entries of a block.
+            let from = from.min(entries.len() - 1);
+            let late = read(&disk, end, entries[from].0).unwrap();
+            prop_assert!(late.ends_with(&entries[from + 1..]));
+            let again = &late[..late.len() - (entries.len() - from - 1)];
+            let bytes: usize = again.iter().map(|(_, content)| content.len()).sum();
+            prop_assert!(again.len() <= 1 || bytes <= BLOCK_BYTES, "{} entries of {bytes} bytes are read again", again.len());
+            // No block is too long, and no two neighbours would go in one.
+            let blocks: Vec<Block> = (0..end).map(|number| run(&disk).block(&disk, number).unwrap()).collect();
+            prop_assert!(blocks.iter().all(|block| block.payload.len() + codec::SEAL_BYTES <= BLOCK_BYTES));
+            for pair in blocks.windows(2) {
+                let both: usize = pair.iter().map(|block| block.payload.len() - HEADER_BYTES - 2).sum();
+                if pair.iter().all(|block| matches!(block.shape, Shape::Entries { .. })) {
+                    let room = BLOCK_BYTES - codec::SEAL_BYTES - HEADER_BYTES - 2;
+                    prop_assert!(both + ENTRY_BYTES > room, "{both} bytes in two blocks");
+                }
+                if let (Shape::Part { part, parts }, Shape::Part { part: next, .. }) = (&pair[0].shape, &pair[1].shape) {
+                    let is_full = pair[0].payload.len() + codec::SEAL_BYTES == BLOCK_BYTES;
+                    prop_assert!(*next == 0 || is_full, "part {part} of {parts} has room");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn parts_that_do_not_belong_together_are_refused() {
+        let (_folder, disk) = disk();
+        let put = |number: u32, part: u32, parts: u32| {
+            let mut payload = vec![1];
+            payload.extend_from_slice(&at(1).at.micros().to_le_bytes());
+            payload.extend_from_slice(&at(1).seq.0.to_le_bytes());
+            payload.extend_from_slice(&part.to_le_bytes());
+            payload.extend_from_slice(&parts.to_le_bytes());
+            payload.push(number as u8);
+            let mut blocks = Blocks::new(&disk, run(&disk).tree, Kind::Posts);
+            blocks.put(&run(&disk).key(number), &payload).unwrap();
+            blocks.write().unwrap();
+        };
+        let read = |end: u32| read(&disk, end, Cursor::START);
+        (0..3).for_each(|part| put(part, part, 3));
+        assert_eq!(read(3).unwrap(), [(at(1), Bytes::from_static(&[0, 1, 2]))]);
+        for (part, parts) in [(2, 3), (1, 4), (0, 3)] {
+            put(1, part, parts);
+            let error = read(3).unwrap_err().to_string();
+            assert!(error.contains("block 1 of Posts of day 7, generation 3"), "{error}");
+        }
+        put(1, 1, 3);
+        assert!(read(2).is_err(), "the last part belongs to another group");
+        put(0, 0, 0);
+        assert!(read(3).is_err(), "no parts at all");
+    }
+}

@@ -366,3 +366,34 @@ impl Bench {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::catalog::Group;
+    use super::*;
+
+    #[test]
+    fn a_day_gets_another_tree_when_its_last_one_is_large_and_only_few_days_have_their_own() {
+        let sizes = Sizes { own_days: 2, part_blocks: 3, ..Sizes::default() };
+        let mut parts = Parts::default();
+        let held = |part: u16, blocks: u32| {
+            let group = Group { pool: 0, first: 0, end: blocks - 1, posts: 1, gone: 0 };
+            DayTable { part, states: 1, ended: None, groups: vec![group] }
+        };
+        assert_eq!((parts.choose(8, &sizes), parts.choose(8, &sizes)), (1, 1));
+        parts.count(8, &held(1, 2));
+        assert_eq!(parts.choose(8, &sizes), 1);
+        parts.count(8, &held(1, 1 + 1));
+        assert_eq!((parts.choose(8, &sizes), parts.choose(8, &sizes)), (2, 2));
+        // What is in the first one does not count for the second.
+        parts.count(8, &held(1, 9));
+        assert_eq!(parts.choose(8, &sizes), 2);
+        let shelved = state::day(crate::post::Shelf::Dead.place(crate::time::Timestamp::MIN, ""));
+        assert_eq!((parts.choose(shelved, &sizes), parts.choose(9, &sizes), parts.choose(10, &sizes)), (0, 1, 0));
+        // There are no numbers for more.
+        parts.days.insert(8, (u16::MAX - 1, 3));
+        assert_eq!(parts.choose(8, &sizes), u16::MAX);
+        parts.count(8, &held(u16::MAX, 9));
+        assert_eq!(parts.choose(8, &sizes), u16::MAX);
+    }
+}

@@ -279,3 +279,40 @@ struct Recent {
 impl Recent {
     const KEPT: usize = 40;
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_day_that_reaches_onto_a_shelf_lies_there_and_no_day_of_dues_does() {
+        let (after, _) = Shelf::Queued.range();
+        let first = day(Timestamp::from_micros(after.at.micros() + 1));
+        assert!(is_shelved(first) && is_shelved(first + 1) && !is_shelved(first - 1));
+        assert!(!is_shelved(day(Timestamp::from_millis(crate::limits::DUE_MAX_MILLIS))) && !is_shelved(0));
+        assert!(is_shelved(day(Shelf::Held.place(Timestamp::MIN, "shop"))));
+    }
+
+    #[test]
+    fn only_what_has_ended_ended_at_some_time() {
+        let now = Timestamp::from_millis(5);
+        let settled = What::settled(1, now, Outcome::Cancelled);
+        assert_eq!((settled.settled_at(), What::Released.settled_at()), (Some(now), None));
+        assert_eq!(settled.as_settled().map(|settled| settled.outcome), Some(Outcome::Cancelled));
+    }
+
+    #[test]
+    fn days_that_were_needed_lately_are_kept() {
+        let mut days = Days::default();
+        let kept = |days: &Days| (0..200).filter(|day| days.get(*day).is_some()).collect::<Vec<_>>();
+        (0..Recent::KEPT as u32).for_each(|day| days.insert(day, DayState::default()));
+        assert_eq!(kept(&days).len(), Recent::KEPT);
+        assert!(days.get_mut(0).is_some());
+        days.insert(100, DayState::default());
+        days.insert(101, DayState::default());
+        let expected: Vec<u32> = [0].into_iter().chain(3..Recent::KEPT as u32).chain([100, 101]).collect();
+        assert_eq!(kept(&days), expected, "1 and 2 were not needed for longest");
+        days.remove(100);
+        assert!(days.get(100).is_none());
+    }
+}

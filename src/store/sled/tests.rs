@@ -627,6 +627,51 @@ fn a_hundred_days_take_few_trees() {
 }
 
 #[test]
+fn days_in_several_trees_are_forgotten_whole_by_a_later_process_too() {
+    let folder = tempfile::tempdir().unwrap();
+    let sizes = Sizes { own_days: 2, part_blocks: 2, ..TINY };
+    let mut store = open(folder.path(), sizes).unwrap();
+    let records: Vec<Record> = (1..=200).map(|seq| record(seq, NOON + seq as i64 % 3 * DAY)).collect();
+    schedule(&mut store, &records).unwrap();
+    wait_for_sorter(&mut store);
+    drop(store);
+    let trees = |first: &[u8]| {
+        let names = raw(folder.path()).tree_names();
+        names.into_iter().filter(|name| name.starts_with(first)).count()
+    };
+    let before = trees(b"d");
+    assert!(before > 6, "{before} trees: a test of nothing");
+    // Each process goes on where the one before has stopped.
+    let mut store = open(folder.path(), sizes).unwrap();
+    let more = [201, 202, 203].map(|seq| record(seq, NOON + seq as i64 % 3 * DAY));
+    schedule(&mut store, &more).unwrap();
+    drop(store);
+    assert!(trees(b"d") <= before + 2, "it is not begun anew");
+    let mut store = open(folder.path(), sizes).unwrap();
+    for record in records.iter().chain(&more) {
+        settle(&mut store, record).unwrap();
+    }
+    wait_for_sorter(&mut store);
+    drop(store);
+    // What ended before the store was opened is forgotten in its time.
+    let mut store = open(folder.path(), sizes).unwrap();
+    let minute = Duration::from_secs(60);
+    for _ in 0..99 {
+        store.tidy(NOW.after(minute), minute).unwrap();
+        wait_for_sorter(&mut store);
+    }
+    assert!(matches!(store.find(Seq(1)).unwrap(), Some(Found::Settled { .. })), "its retention is not over");
+    while store.core.as_ref().unwrap().tallies.over(Timestamp::MAX).next().is_some() {
+        store.tidy(NOW.after(minute + Duration::from_micros(1)), minute).unwrap();
+    }
+    wait_for_sorter(&mut store);
+    assert!(store.find(Seq(1)).unwrap().is_none());
+    drop(store);
+    drop(open(folder.path(), sizes).unwrap());
+    assert_eq!((trees(b"d"), raw(folder.path()).open_tree("far").unwrap().len()), (0, 0));
+}
+
+#[test]
 fn each_store_has_an_identity_of_its_own() {
     let folders = [(); 2].map(|()| tempfile::tempdir().unwrap());
     let identities = folders.each_ref().map(|folder| open(folder.path(), TINY).unwrap().identity());
