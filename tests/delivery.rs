@@ -221,6 +221,78 @@ fn a_question_that_was_given_up_never_goes_on_to_publish() {
 }
 
 #[test]
+fn a_call_that_was_given_up_is_stopped_before_its_post_and_no_other_is_sent_again() {
+    /// The first call of each post hangs until the gate opens. One of them was not sent, as the network says.
+    #[derive(Clone)]
+    struct Network(Script, Arc<Mutex<Vec<String>>>);
+    impl Broadcaster for Network {
+        async fn broadcast(&self, delivery: Delivery) -> Result<Receipt, BroadcastError> {
+            let payload = String::from_utf8_lossy(delivery.payload()).into_owned();
+            let is_first = delivery.attempt() == 1;
+            self.0.calls.send_modify(|calls| *calls += 1);
+            if is_first {
+                let _ = self.0.gate.subscribe().wait_for(|gate| *gate >= OPEN).await;
+            }
+            self.1.lock().unwrap().push(format!("{payload} {}", delivery.attempt()));
+            Ok(Receipt::new(if is_first { "late" } else { "again" }))
+        }
+
+        async fn reconcile(&self, delivery: Delivery) -> Result<Reconciled, BroadcastError> {
+            Ok(if delivery.payload() == b"lost" { Reconciled::NotSent } else { Reconciled::Unknown })
+        }
+    }
+    let (script, published) = (Script::new([]), Arc::default());
+    let pool = Pool::new("p", Network(script.clone(), Arc::clone(&published)));
+    let (scheduler, clock, _) = fresh(pool.timeout(secs(60)).retry(RetryPolicy::exponential(secs(10))));
+    let post = |text: &str| Post::new("p", text).guarantee(Guarantee::AtMostOnce);
+    let ids = scheduler.schedule_all([post("lost"), post("slow")]).wait().unwrap();
+    script.called(2);
+    clock.advance(secs(60));
+    scheduler.settle().wait().unwrap();
+    clock.advance(secs(10));
+    assert_eq!(scheduler.outcome(ids[0]).wait().unwrap(), Outcome::Delivered(Receipt::new("again")));
+    script.open();
+    assert_eq!(scheduler.outcome(ids[1]).wait().unwrap(), Outcome::Delivered(Receipt::new("late")));
+    scheduler.shutdown(secs(5)).wait().unwrap();
+    assert_eq!(*published.lock().unwrap(), ["lost 2", "slow 1"], "the first call of the one that was lost has stopped");
+}
+
+#[test]
+fn a_post_is_sent_until_its_last_instant_and_not_after_it_however_long_it_is_asked_about() {
+    /// Nobody knows of the first call; the question about it is answered when the gate opens.
+    #[derive(Clone)]
+    struct Slow(Script);
+    impl Broadcaster for Slow {
+        async fn broadcast(&self, delivery: Delivery) -> Result<Receipt, BroadcastError> {
+            self.0.broadcast(delivery).await
+        }
+
+        async fn reconcile(&self, _: Delivery) -> Result<Reconciled, BroadcastError> {
+            self.0.reconciled.lock().unwrap().push(None);
+            let _ = self.0.gate.subscribe().wait_for(|gate| *gate >= OPEN).await;
+            Ok(Reconciled::NotSent)
+        }
+    }
+    for (late, is_sent) in [(0, true), (1, false)] {
+        let script = Script::new([Act::Answer(Err(BroadcastError::unknown("connection lost")))]);
+        let pool = Pool::new("p", Slow(script.clone())).timeout(secs(600)).retry(RetryPolicy::exponential(secs(10)));
+        let (scheduler, clock, _) = fresh(pool);
+        let id = scheduler.schedule(at_most_once().expires_after(secs(40))).wait().unwrap();
+        scheduler.settle().wait().unwrap();
+        clock.advance(secs(10));
+        while script.reconciled.lock().unwrap().is_empty() {
+            std::thread::yield_now();
+        }
+        clock.advance(secs(30) + Duration::from_millis(late));
+        script.open();
+        let outcome = scheduler.outcome(id).wait().unwrap();
+        assert_eq!(matches!(outcome, Outcome::Delivered(_)), is_sent, "{late} ms late: {outcome:?}");
+        assert_eq!(matches!(outcome, Outcome::Missed { .. }), !is_sent);
+        assert_eq!(*script.calls.borrow(), 1 + usize::from(is_sent));
+    }
+}
+
+#[test]
 fn who_says_that_it_is_alive_is_not_given_up() {
     let script = Script::new([Act::Beat(Some("half"))]);
     let (scheduler, clock, _) = fresh(pool(&script));
