@@ -16,6 +16,16 @@ use std::str::FromStr;
 /// assert_eq!(id.to_string(), "9f3c2a71b0de4c550000000000000007");
 /// # Ok::<(), punctual::ParseIdError>(())
 /// ```
+///
+/// With the feature `serde` it is serialised as that text.
+///
+/// ```
+/// # #[cfg(feature = "serde")] {
+/// let id: punctual::PostId = serde_json::from_str("\"9f3c2a71b0de4c550000000000000007\"").unwrap();
+/// assert_eq!(serde_json::to_string(&id).unwrap(), "\"9f3c2a71b0de4c550000000000000007\"");
+/// assert!(serde_json::from_str::<punctual::PostId>("\"12\"").is_err());
+/// # }
+/// ```
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct PostId {
     store: u64,

@@ -498,16 +498,6 @@ fn bad_settings_are_refused_by_name() {
     }
 }
 
-#[cfg(feature = "serde")]
-#[test]
-fn an_id_is_its_text_also_where_it_is_serialised() {
-    let id = PostId::from_u128(7 << 64 | 42);
-    let json = serde_json::to_string(&id).unwrap();
-    assert_eq!(json, format!("\"{id}\""));
-    assert_eq!(serde_json::from_str::<PostId>(&json).unwrap(), id);
-    assert!(serde_json::from_str::<PostId>("\"12\"").is_err());
-}
-
 #[test]
 fn an_unknown_or_foreign_post_is_said_to_be_so() {
     let world = World::new();

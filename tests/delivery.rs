@@ -178,6 +178,39 @@ fn late_answers_of_several_calls_are_told_apart() {
 }
 
 #[test]
+fn a_question_that_panics_is_asked_again_and_is_no_attempt() {
+    #[derive(Clone)]
+    struct Clumsy(Script);
+    impl Broadcaster for Clumsy {
+        async fn broadcast(&self, delivery: Delivery) -> Result<Receipt, BroadcastError> {
+            self.0.broadcast(delivery).await
+        }
+
+        async fn reconcile(&self, _: Delivery) -> Result<Reconciled, BroadcastError> {
+            let asked = {
+                let mut asked = self.0.reconciled.lock().unwrap();
+                asked.push(None);
+                asked.len()
+            };
+            assert!(asked > 1, "the first question goes wrong");
+            Ok(Reconciled::NotSent)
+        }
+    }
+    let script = Script::new([Act::Answer(Err(BroadcastError::unknown("connection lost")))]);
+    let retry = RetryPolicy::exponential(secs(10)).max_attempts(2);
+    let (scheduler, clock, _) = fresh(Pool::new("p", Clumsy(script.clone())).retry(retry));
+    let id = scheduler.schedule(at_most_once()).wait().unwrap();
+    scheduler.settle().wait().unwrap();
+    clock.advance(secs(10));
+    scheduler.settle().wait().unwrap();
+    let status = scheduler.get(id).wait().unwrap().unwrap();
+    assert_eq!((status.state(), status.attempts(), script.reconciled.lock().unwrap().len()), (State::InDoubt, 1, 1));
+    clock.advance(secs(20));
+    assert_eq!(scheduler.outcome(id).wait().unwrap(), Outcome::Delivered(Receipt::new("u")));
+    assert_eq!((*script.calls.borrow(), script.reconciled.lock().unwrap().len()), (2, 2));
+}
+
+#[test]
 fn a_question_that_was_given_up_never_goes_on_to_publish() {
     /// Its first call may have published; its first question hangs until the gate opens, the next is answered at once.
     #[derive(Clone)]
@@ -319,12 +352,15 @@ fn a_heartbeat_alone_keeps_a_delivery_alive() {
     let script = Script::new([Act::Beat(None)]);
     let (scheduler, clock, _) = fresh(pool(&script));
     let id = scheduler.schedule(Post::new("p", "x")).wait().unwrap();
-    for beat in 1..=5 {
-        script.called(beat);
+    for beat in 0..5 {
+        script.called(2 * beat + 1);
         clock.advance(secs(59));
+        // Another call has come and gone: it has been looked at who is out of time.
+        let other = scheduler.schedule(Post::new("p", "y")).wait().unwrap();
+        assert!(matches!(scheduler.outcome(other).wait().unwrap(), Outcome::Delivered(_)));
         script.gate.send_modify(|gate| *gate += 1);
     }
-    script.called(6);
+    script.called(11);
     script.open();
     assert_eq!(scheduler.outcome(id).wait().unwrap(), Outcome::Delivered(Receipt::new("late")));
     assert_eq!(scheduler.get(id).wait().unwrap().unwrap().attempts(), 1);
@@ -429,6 +465,38 @@ fn uploads_never_take_the_place_of_publishing() {
     scheduler.settle().wait().unwrap();
     clock.advance(secs(60));
     assert_eq!(scheduler.outcome(uploaded).wait().unwrap(), Outcome::Delivered(Receipt::new("media")));
+}
+
+#[test]
+fn pools_beside_one_that_prepares_have_their_own_broadcasters() {
+    #[derive(Clone)]
+    struct Named(&'static str);
+    impl Broadcaster for Named {
+        async fn broadcast(&self, delivery: Delivery) -> Result<Receipt, BroadcastError> {
+            let prepared = String::from_utf8_lossy(delivery.prepared().unwrap_or(b"nothing")).into_owned();
+            Ok(Receipt::new(format!("{} with {prepared}", self.0)))
+        }
+
+        async fn prepare(&self, _: Delivery) -> Result<Prepared, BroadcastError> {
+            Ok(Prepared::new(format!("media of {}", self.0)))
+        }
+    }
+    let clock = ManualClock::at(at(START));
+    let pool = |name: &'static str| Pool::new(name, Named(name)).concurrency(8).shards(2);
+    let ahead = || PrepareAhead::by(secs(600));
+    let pools = [pool("a").prepare_ahead(ahead()), pool("b"), pool("c").prepare_ahead(ahead()), pool("d")];
+    let builder = Scheduler::builder().store(MemoryStore::default()).clock(clock.clone());
+    let scheduler = pools.into_iter().fold(builder, punctual::Builder::pool).start().unwrap();
+    for (name, media) in [("a", "media of a"), ("b", "nothing"), ("c", "media of c"), ("d", "nothing")] {
+        let posts = (0..9).map(|n| Post::new(name, "x").profile(format!("{n}")).at(clock.now() + secs(60)));
+        let ids = scheduler.schedule_all(posts).wait().unwrap();
+        scheduler.settle().wait().unwrap();
+        clock.advance(secs(60));
+        for id in ids {
+            let expected = Outcome::Delivered(Receipt::new(format!("{name} with {media}")));
+            assert_eq!(scheduler.outcome(id).wait().unwrap(), expected);
+        }
+    }
 }
 
 #[test]

@@ -163,39 +163,42 @@ fn a_hanging_delivery_is_given_up_after_the_timeout_and_its_place_is_free() {
 }
 
 #[test]
-fn a_call_that_blocked_beyond_its_time_and_waits_then_leaves_the_call_in_its_place_alone() {
-    let clock = ManualClock::at(at(START));
-    let gate = Gate::default();
-    let (held, (said, heard), (finish, end)) = (gate.clone(), mpsc::channel(), tokio::sync::watch::channel(false));
-    let broadcaster = move |delivery: Delivery| {
-        let (said, mut end) = (said.clone(), end.clone());
-        let blocks = delivery.payload() == b"blocks" && !delivery.is_redelivery();
-        if blocks {
-            said.send("blocks").unwrap();
-            held.block();
-        }
-        async move {
-            said.send("waits").unwrap();
+fn a_call_that_blocked_beyond_its_time_leaves_the_call_in_its_place_alone() {
+    for goes_on in [true, false] {
+        let clock = ManualClock::at(at(START));
+        let gate = Gate::default();
+        let (held, (said, heard), (finish, end)) = (gate.clone(), mpsc::channel(), tokio::sync::watch::channel(false));
+        let broadcaster = move |delivery: Delivery| {
+            let (said, mut end) = (said.clone(), end.clone());
+            let blocks = delivery.payload() == b"blocks" && !delivery.is_redelivery();
             if blocks {
-                std::future::pending::<()>().await;
+                said.send("blocks").unwrap();
+                held.block();
             }
-            end.wait_for(|end| *end).await.unwrap();
-            said.send("ends").unwrap();
-            Ok(Receipt::default())
-        }
-    };
-    let scheduler = scheduler(&clock, vec![Pool::new("p", broadcaster).concurrency(1).timeout(secs(30))]);
-    let next = || heard.recv_timeout(Duration::from_secs(10));
-    scheduler.schedule(Post::new("p", "blocks")).wait().unwrap();
-    assert_eq!(next(), Ok("blocks"));
-    let waits = scheduler.schedule(Post::new("p", "waits")).wait().unwrap();
-    clock.advance(secs(30));
-    assert_eq!(next(), Ok("waits"), "the place of what was given up is free");
-    gate.open();
-    assert_eq!(next(), Ok("waits"), "what was given up goes on");
-    finish.send(true).unwrap();
-    assert_eq!(next(), Ok("ends"));
-    assert!(matches!(scheduler.outcome(waits).wait().unwrap(), Outcome::Delivered(_)));
+            async move {
+                said.send("waits").unwrap();
+                match (blocks, goes_on) {
+                    (true, true) => std::future::pending().await,
+                    (true, false) => return Err(BroadcastError::unknown("after all")),
+                    _ => end.wait_for(|end| *end).await.unwrap(),
+                };
+                said.send("ends").unwrap();
+                Ok(Receipt::default())
+            }
+        };
+        let scheduler = scheduler(&clock, vec![Pool::new("p", broadcaster).concurrency(1).timeout(secs(30))]);
+        let next = || heard.recv_timeout(Duration::from_secs(10));
+        scheduler.schedule(Post::new("p", "blocks")).wait().unwrap();
+        assert_eq!(next(), Ok("blocks"));
+        let waits = scheduler.schedule(Post::new("p", "waits")).wait().unwrap();
+        clock.advance(secs(30));
+        assert_eq!(next(), Ok("waits"), "the place of what was given up is free");
+        gate.open();
+        assert_eq!(next(), Ok("waits"), "what was given up goes on");
+        finish.send(true).unwrap();
+        assert_eq!(next(), Ok("ends"));
+        assert!(matches!(scheduler.outcome(waits).wait().unwrap(), Outcome::Delivered(_)));
+    }
 }
 
 #[test]
