@@ -13,6 +13,7 @@ promises! {
     claims_are_reported_to_later_processes_only
     a_claim_does_not_move_along
     a_released_claim_is_no_claim
+    a_claim_is_of_this_process_from_its_first_commit_on
 }
 
 fn a_claim_may_be_made_with_a_move(bed: &mut Bed) {
@@ -157,4 +158,17 @@ fn a_released_claim_is_no_claim(bed: &mut Bed) {
     assert_eq!(bed.find(second.seq), live(&second));
     bed.reopen();
     assert_eq!(bed.find(second.seq), live(&second));
+}
+
+fn a_claim_is_of_this_process_from_its_first_commit_on(bed: &mut Bed) {
+    let records: Vec<Record> = (0..3).map(|i| bed.plain(NOON + i)).collect();
+    bed.schedule(&records);
+    for record in &records {
+        bed.reopen();
+        bed.claim(std::slice::from_ref(record), 1, 0);
+        assert_eq!(bed.find(record.seq), live(record), "it is not in doubt");
+        assert!(bed.all(0, 1 << 20).iter().any(|stored| stored.record == *record && stored.claimed.is_none()));
+    }
+    bed.reopen();
+    assert!(records.iter().all(|record| bed.find(record.seq) == claimed(record, 1)));
 }

@@ -364,9 +364,9 @@ mod tests {
         (0..len).map(|i| (number + i * i / 7) as u8).collect()
     }
 
-    /// Everything that is read after a cursor.
-    fn read(disk: &Disk, end: u32, after: Cursor) -> Result<Vec<(Cursor, Bytes)>, StoreError> {
-        let mut reader = RunReader::after(disk, run(disk), 0, end, after)?;
+    /// Everything of a group that is read after a cursor.
+    fn read(disk: &Disk, first: u32, end: u32, after: Cursor) -> Result<Vec<(Cursor, Bytes)>, StoreError> {
+        let mut reader = RunReader::after(disk, run(disk), first, end, after)?;
         let mut seen = Vec::new();
         while let Some(at) = reader.advance(disk)? {
             seen.push((at, reader.content(disk)?));
@@ -393,10 +393,10 @@ mod tests {
                 writer.push(*at, head, body).unwrap();
             }
             let end = writer.finish().unwrap();
-            prop_assert_eq!(&read(&disk, end, Cursor::START).unwrap(), &entries);
+            prop_assert_eq!(&read(&disk, 0, end, Cursor::START).unwrap(), &entries);
             // From the middle: nothing that comes after is left out, and no more is read again than the entries of a block.
             let from = from.min(entries.len() - 1);
-            let late = read(&disk, end, entries[from].0).unwrap();
+            let late = read(&disk, 0, end, entries[from].0).unwrap();
             prop_assert!(late.ends_with(&entries[from + 1..]));
             let again = &late[..late.len() - (entries.len() - from - 1)];
             let bytes: usize = again.iter().map(|(_, content)| content.len()).sum();
@@ -432,17 +432,17 @@ mod tests {
             blocks.put(&run(&disk).key(number), &payload).unwrap();
             blocks.write().unwrap();
         };
-        let read = |end: u32| read(&disk, end, Cursor::START);
-        (0..3).for_each(|part| put(part, part, 3));
-        assert_eq!(read(3).unwrap(), [(at(1), Bytes::from_static(&[0, 1, 2]))]);
+        let read = |end: u32| read(&disk, 4, end, Cursor::START);
+        (0..3).for_each(|part| put(4 + part, part, 3));
+        assert_eq!(read(7).unwrap(), [(at(1), Bytes::from_static(&[4, 5, 6]))]);
         for (part, parts) in [(2, 3), (1, 4), (0, 3)] {
-            put(1, part, parts);
-            let error = read(3).unwrap_err().to_string();
-            assert!(error.contains("block 1 of Posts of day 7, generation 3"), "{error}");
+            put(5, part, parts);
+            let error = read(7).unwrap_err().to_string();
+            assert!(error.contains("block 5 of Posts of day 7, generation 3"), "{error}");
         }
-        put(1, 1, 3);
-        assert!(read(2).is_err(), "the last part belongs to another group");
-        put(0, 0, 0);
-        assert!(read(3).is_err(), "no parts at all");
+        put(5, 1, 3);
+        assert!(read(6).is_err(), "the last part belongs to another group");
+        put(4, 0, 0);
+        assert!(read(7).is_err(), "no parts at all");
     }
 }
