@@ -369,8 +369,41 @@ impl Bench {
 
 #[cfg(test)]
 mod tests {
-    use super::super::catalog::Group;
+    use super::super::catalog::{Group, Through};
+    use super::super::journal::Entry;
     use super::*;
+    use crate::post::{Body, Doubt, Notes, Post, Record};
+    use crate::time::Timestamp;
+    use std::fs::OpenOptions;
+
+    /// A generation of one post.
+    fn frozen(generation: u32, seq: u64) -> Arc<Frozen> {
+        let (commit, now, next_seq) = (u64::from(generation), Timestamp::from_millis(0), Seq(seq + 1));
+        let mut table = Memtable::starting(generation, Through { commit, generation, now, next_seq: Seq(seq) });
+        let (at, body) = (Timestamp::from_millis(1), Body::encode(&Post::new("p", "x")));
+        let (attempts, revision, doubt, notes) = (0, 0, Doubt::None, Notes::default());
+        let record = Record { seq: Seq(seq), pool: PoolId(0), at, due: at, attempts, revision, doubt, notes, body };
+        table.apply(now, Entry::Post(record));
+        table.ends_with(commit, now, next_seq);
+        Arc::new(Frozen::new(table))
+    }
+
+    #[test]
+    fn nothing_is_sorted_after_a_generation_that_could_not_be() {
+        let folder = tempfile::tempdir().unwrap();
+        let db = ::sled::Config::default().path(folder.path()).open().unwrap();
+        let log = OpenOptions::new().write(true).open(folder.path().join("db")).unwrap();
+        let disk = Arc::new(Disk::new(db, log, folder.path().to_owned()));
+        // The block of the index in which the second of three generations has its post cannot be read.
+        disk.tree("index").unwrap().insert(1_u64.to_be_bytes(), &b"damaged"[..]).unwrap();
+        let mut sorter = Sorter::start(Arc::clone(&disk), Sizes::default(), Parts::default()).unwrap();
+        [(1, 1), (2, 500), (3, 1_000)].into_iter().for_each(|(at, seq)| sorter.ask(Job::Sort(frozen(at, seq))));
+        assert!(matches!(sorter.wait(), Some(Ok(Done::Sorted(table, _))) if table.generation == 1));
+        assert!(sorter.wait().unwrap().is_err());
+        assert!(sorter.wait().unwrap().is_err(), "what the journal of the second one has would be passed over");
+        let sorted = Meta::open(&disk).unwrap().sorted(&disk).unwrap();
+        assert_eq!((sorted.through.generation, sorted.tables.len()), (1, 1));
+    }
 
     #[test]
     fn a_day_gets_another_tree_when_its_last_one_is_large_and_only_few_days_have_their_own() {
