@@ -70,6 +70,20 @@ impl Script {
     fn open(&self) {
         self.gate.send_replace(OPEN);
     }
+
+    /// It is asked about an earlier attempt; which question it is.
+    fn ask(&self, delivery: &Delivery) -> usize {
+        let mut asked = self.reconciled.lock().unwrap();
+        asked.push(delivery.checkpointed().map(<[u8]>::to_vec));
+        asked.len()
+    }
+
+    /// Waits until it has been asked about something.
+    fn asked(&self) {
+        while self.reconciled.lock().unwrap().is_empty() {
+            std::thread::yield_now();
+        }
+    }
 }
 
 impl Broadcaster for Script {
@@ -108,7 +122,7 @@ impl Broadcaster for Script {
     }
 
     async fn reconcile(&self, delivery: Delivery) -> Result<Reconciled, BroadcastError> {
-        self.reconciled.lock().unwrap().push(delivery.checkpointed().map(<[u8]>::to_vec));
+        self.ask(&delivery);
         Ok(self.truth.lock().unwrap().clone())
     }
 }
@@ -186,13 +200,8 @@ fn a_question_that_panics_is_asked_again_and_is_no_attempt() {
             self.0.broadcast(delivery).await
         }
 
-        async fn reconcile(&self, _: Delivery) -> Result<Reconciled, BroadcastError> {
-            let asked = {
-                let mut asked = self.0.reconciled.lock().unwrap();
-                asked.push(None);
-                asked.len()
-            };
-            assert!(asked > 1, "the first question goes wrong");
+        async fn reconcile(&self, delivery: Delivery) -> Result<Reconciled, BroadcastError> {
+            assert!(self.0.ask(&delivery) > 1, "the first question goes wrong");
             Ok(Reconciled::NotSent)
         }
     }
@@ -219,14 +228,9 @@ fn a_question_that_was_given_up_never_goes_on_to_publish() {
         async fn broadcast(&self, delivery: Delivery) -> Result<Receipt, BroadcastError> {
             self.0.broadcast(delivery).await
         }
-        async fn reconcile(&self, _: Delivery) -> Result<Reconciled, BroadcastError> {
+        async fn reconcile(&self, delivery: Delivery) -> Result<Reconciled, BroadcastError> {
             let mut gate = self.0.gate.subscribe();
-            let asked = {
-                let mut asked = self.0.reconciled.lock().unwrap();
-                asked.push(None);
-                asked.len()
-            };
-            if asked == 1 {
+            if self.0.ask(&delivery) == 1 {
                 let _ = gate.wait_for(|gate| *gate >= OPEN).await;
                 self.0.gate.send_modify(|gate| *gate += 1);
             }
@@ -239,9 +243,7 @@ fn a_question_that_was_given_up_never_goes_on_to_publish() {
     let id = scheduler.schedule(at_most_once()).wait().unwrap();
     scheduler.settle().wait().unwrap();
     clock.advance(secs(10));
-    while script.reconciled.lock().unwrap().is_empty() {
-        std::thread::yield_now();
-    }
+    script.asked();
     clock.advance(secs(60));
     scheduler.settle().wait().unwrap();
     let status = scheduler.get(id).wait().unwrap().unwrap();
@@ -300,8 +302,8 @@ fn a_post_is_sent_until_its_last_instant_and_not_after_it_however_long_it_is_ask
             self.0.broadcast(delivery).await
         }
 
-        async fn reconcile(&self, _: Delivery) -> Result<Reconciled, BroadcastError> {
-            self.0.reconciled.lock().unwrap().push(None);
+        async fn reconcile(&self, delivery: Delivery) -> Result<Reconciled, BroadcastError> {
+            self.0.ask(&delivery);
             let _ = self.0.gate.subscribe().wait_for(|gate| *gate >= OPEN).await;
             Ok(Reconciled::NotSent)
         }
@@ -313,9 +315,7 @@ fn a_post_is_sent_until_its_last_instant_and_not_after_it_however_long_it_is_ask
         let id = scheduler.schedule(at_most_once().expires_after(secs(40))).wait().unwrap();
         scheduler.settle().wait().unwrap();
         clock.advance(secs(10));
-        while script.reconciled.lock().unwrap().is_empty() {
-            std::thread::yield_now();
-        }
+        script.asked();
         clock.advance(secs(30) + Duration::from_millis(late));
         script.open();
         let outcome = scheduler.outcome(id).wait().unwrap();

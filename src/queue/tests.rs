@@ -21,7 +21,7 @@ enum Op {
     Take(usize),
     Slots(usize),
     Pause(bool),
-    Warn(u64),
+    Warn(Option<u64>),
     Pass(u64),
     Fix(usize),
     Free,
@@ -37,7 +37,7 @@ fn op() -> impl Strategy<Value = Op> {
         1 => (0..90usize).prop_map(Op::Take),
         1 => (0..SLOTS.len()).prop_map(Op::Slots),
         1 => any::<bool>().prop_map(Op::Pause),
-        1 => (0..8_000_000u64).prop_map(Op::Warn),
+        1 => proptest::option::of(1..4_000_000u64).prop_map(Op::Warn),
         3 => (0..200_000u64).prop_map(Op::Pass),
         1 => (0..9usize).prop_map(Op::Fix),
         1 => Just(Op::Free),
@@ -128,7 +128,7 @@ impl Bed {
             }
             Op::Pause(paused) => self.queue.apply(Order::Pause(paused), self.now).unwrap(),
             Op::Warn(secs) => {
-                self.queue.apply(Order::WarnAhead(Duration::from_secs(secs / 2 * (secs % 2))), self.now).unwrap();
+                self.queue.apply(Order::WarnAhead(Duration::from_secs(secs.unwrap_or(0))), self.now).unwrap();
             }
             Op::Pass(secs) => {
                 self.now = self.now.after(Duration::from_secs(secs));

@@ -372,14 +372,12 @@ impl Tallies {
 
 #[cfg(test)]
 mod tests {
+    use super::super::tests;
     use super::*;
-    use crate::post::{Doubt, Notes, Post};
+    use crate::post::Post;
 
-    fn record(seq: u64, at: i64, key: &str) -> Record {
-        let at = Timestamp::from_micros(at);
-        let body = Body::encode(&Post::new("p", "x").key(key));
-        let (attempts, revision, doubt, notes) = (0, 0, Doubt::None, Notes::default());
-        Record { seq: Seq(seq), pool: PoolId(0), at, due: at, attempts, revision, doubt, notes, body }
+    fn record(seq: u64, millis: i64, key: &str) -> Record {
+        Record { body: Body::encode(&Post::new("p", "x").key(key)), ..tests::record(seq, millis) }
     }
 
     #[test]

@@ -178,7 +178,6 @@ fn next(sources: &mut [Source<'_>]) -> Result<Option<(Bytes, Bytes)>, StoreError
 mod tests {
     use super::*;
     use proptest::prelude::*;
-    use std::fs::OpenOptions;
 
     proptest! {
         #![proptest_config(ProptestConfig { cases: 40, failure_persistence: None, ..ProptestConfig::default() })]
@@ -187,10 +186,7 @@ mod tests {
         fn runs_come_down_to_the_latest_values_and_stay_few(
             generations in proptest::collection::vec(proptest::collection::vec((0u8..30, 0usize..200), 0..20), 1..20),
         ) {
-            let folder = tempfile::tempdir().unwrap();
-            let db = ::sled::Config::default().path(folder.path()).open().unwrap();
-            let log = OpenOptions::new().write(true).open(folder.path().join("db")).unwrap();
-            let disk = Disk::new(db, log, folder.path().to_owned());
+            let (_folder, disk) = Disk::scratch();
             let remembered = Remembered::open(&disk).unwrap();
             let (mut model, mut spans) = (BTreeMap::new(), Vec::new());
             for (generation, changes) in (1..).zip(generations) {

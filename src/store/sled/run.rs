@@ -337,20 +337,10 @@ impl RunReader {
 mod tests {
     use super::*;
     use proptest::prelude::*;
-    use std::fs::OpenOptions;
-    use tempfile::TempDir;
 
     const BLOCK_BYTES: usize = 300;
     /// The longest content that lies beside others, by how much it and the header take.
     const LONGEST: usize = BLOCK_BYTES - codec::SEAL_BYTES - HEADER_BYTES - 2 - ENTRY_BYTES;
-
-    fn disk() -> (TempDir, Disk) {
-        let folder = tempfile::tempdir().unwrap();
-        let db = ::sled::Config::default().path(folder.path()).open().unwrap();
-        let log = OpenOptions::new().write(true).open(folder.path().join("db")).unwrap();
-        let disk = Disk::new(db, log, folder.path().to_owned());
-        (folder, disk)
-    }
 
     fn run(disk: &Disk) -> Run {
         Run { tree: disk.tree("far").unwrap(), kind: Kind::Posts, day: 7, generation: 3 }
@@ -385,7 +375,7 @@ mod tests {
             ),
             from in 0usize..60,
         ) {
-            let (_folder, disk) = disk();
+            let (_folder, disk) = Disk::scratch();
             let mut writer = RunWriter::new(&disk, run(&disk), BLOCK_BYTES);
             let entries: Vec<_> = lens.iter().enumerate().map(|(i, len)| (at(i), Bytes::from(content(i, *len)))).collect();
             for (i, (at, content)) in entries.iter().enumerate() {
@@ -420,7 +410,7 @@ mod tests {
 
     #[test]
     fn parts_that_do_not_belong_together_are_refused() {
-        let (_folder, disk) = disk();
+        let (_folder, disk) = Disk::scratch();
         let put = |number: u32, part: u32, parts: u32| {
             let mut payload = vec![1];
             payload.extend_from_slice(&at(1).at.micros().to_le_bytes());

@@ -371,29 +371,24 @@ impl Bench {
 mod tests {
     use super::super::catalog::{Group, Through};
     use super::super::journal::Entry;
+    use super::super::tests::record;
     use super::*;
-    use crate::post::{Body, Doubt, Notes, Post, Record};
+    use crate::post::Shelf;
     use crate::time::Timestamp;
-    use std::fs::OpenOptions;
 
     /// A generation of one post.
     fn frozen(generation: u32, seq: u64) -> Arc<Frozen> {
         let (commit, now, next_seq) = (u64::from(generation), Timestamp::from_millis(0), Seq(seq + 1));
         let mut table = Memtable::starting(generation, Through { commit, generation, now, next_seq: Seq(seq) });
-        let (at, body) = (Timestamp::from_millis(1), Body::encode(&Post::new("p", "x")));
-        let (attempts, revision, doubt, notes) = (0, 0, Doubt::None, Notes::default());
-        let record = Record { seq: Seq(seq), pool: PoolId(0), at, due: at, attempts, revision, doubt, notes, body };
-        table.apply(now, Entry::Post(record));
+        table.apply(now, Entry::Post(record(seq, 1)));
         table.ends_with(commit, now, next_seq);
         Arc::new(Frozen::new(table))
     }
 
     #[test]
     fn nothing_is_sorted_after_a_generation_that_could_not_be() {
-        let folder = tempfile::tempdir().unwrap();
-        let db = ::sled::Config::default().path(folder.path()).open().unwrap();
-        let log = OpenOptions::new().write(true).open(folder.path().join("db")).unwrap();
-        let disk = Arc::new(Disk::new(db, log, folder.path().to_owned()));
+        let (_folder, disk) = Disk::scratch();
+        let disk = Arc::new(disk);
         // The block of the index in which the second of three generations has its post cannot be read.
         disk.tree("index").unwrap().insert(1_u64.to_be_bytes(), &b"damaged"[..]).unwrap();
         let mut sorter = Sorter::start(Arc::clone(&disk), Sizes::default(), Parts::default()).unwrap();
@@ -416,12 +411,12 @@ mod tests {
         assert_eq!((parts.choose(8, &sizes), parts.choose(8, &sizes)), (1, 1));
         parts.count(8, &held(1, 2));
         assert_eq!(parts.choose(8, &sizes), 1);
-        parts.count(8, &held(1, 1 + 1));
+        parts.count(8, &held(1, 2));
         assert_eq!((parts.choose(8, &sizes), parts.choose(8, &sizes)), (2, 2));
         // What is in the first one does not count for the second.
         parts.count(8, &held(1, 9));
         assert_eq!(parts.choose(8, &sizes), 2);
-        let shelved = state::day(crate::post::Shelf::Dead.place(crate::time::Timestamp::MIN, ""));
+        let shelved = state::day(Shelf::Dead.place(Timestamp::MIN, ""));
         assert_eq!((parts.choose(shelved, &sizes), parts.choose(9, &sizes), parts.choose(10, &sizes)), (0, 1, 0));
         // There are no numbers for more.
         parts.days.insert(8, (u16::MAX - 1, 3));
