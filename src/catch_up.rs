@@ -187,6 +187,14 @@ mod tests {
     }
 
     #[test]
+    fn who_has_no_profile_does_not_wait_for_what_an_earlier_process_has_sent() {
+        let at = |seconds: i64| Timestamp::from_millis(seconds * 1_000);
+        let mut gaps = Gaps::new(&CatchUp::at_once().min_gap(Duration::from_secs(60)), at(0));
+        assert_eq!(gaps.place("", at(20), true, at(20)), at(20));
+        assert_eq!(gaps.place("a", at(20), true, at(20)), at(60));
+    }
+
+    #[test]
     fn profiles_that_have_gone_long_ago_are_forgotten_and_no_others() {
         let gap = Duration::from_secs(60);
         let mut gaps = Gaps::new(&CatchUp::at_once().min_gap(gap), Timestamp::MIN);

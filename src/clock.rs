@@ -60,27 +60,12 @@ impl Clock for SystemClock {}
 
 impl source::Source for SystemClock {
     fn now(&self) -> Now {
-        // A thread that is suspended between the two readings would see a step that never was.
-        for _ in 0..4 {
-            let before = self.start.elapsed();
-            let wall = self.wall();
-            let mono = self.start.elapsed();
-            if mono - before < Duration::from_millis(1) {
-                return Now { wall, mono, machine: mono };
-            }
-        }
-        let mono = self.start.elapsed();
-        Now { wall: self.wall(), mono, machine: mono }
+        read_together(|| self.wall(), || self.start.elapsed())
     }
 
     #[expect(clippy::disallowed_methods, reason = "this is the clock")]
     fn wall(&self) -> Timestamp {
-        let now = SystemTime::now();
-        let micros = |d: Duration| i64::try_from(d.as_micros()).unwrap_or(i64::MAX);
-        Timestamp::from_micros(match now.duration_since(UNIX_EPOCH) {
-            Ok(since) => micros(since),
-            Err(before) => -micros(before.duration()),
-        })
+        timestamp(SystemTime::now())
     }
 
     fn wait(&self, until: Wake, bell: &Bell) {
@@ -106,6 +91,28 @@ impl source::Source for SystemClock {
             std::hint::spin_loop();
         }
     }
+}
+
+/// Reads both clocks. A thread that is suspended between the two readings would see a step that never was: then they are
+/// read again, up to four times in all.
+fn read_together(mut wall: impl FnMut() -> Timestamp, mut mono: impl FnMut() -> Duration) -> Now {
+    let mut tries = 0;
+    loop {
+        let before = mono();
+        let (wall, mono) = (wall(), mono());
+        tries += 1;
+        if mono - before < Duration::from_millis(1) || tries == 4 {
+            return Now { wall, mono, machine: mono };
+        }
+    }
+}
+
+fn timestamp(time: SystemTime) -> Timestamp {
+    let micros = |d: Duration| i64::try_from(d.as_micros()).unwrap_or(i64::MAX);
+    Timestamp::from_micros(match time.duration_since(UNIX_EPOCH) {
+        Ok(since) => micros(since),
+        Err(before) => -micros(before.duration()),
+    })
 }
 
 #[expect(clippy::disallowed_methods, reason = "this is the clock")]
@@ -321,6 +328,36 @@ mod tests {
         clock.wait(Wake { wall: Some(before.wall.after(Duration::from_secs(3_600))), mono: None }, &Bell::default());
         let waited = clock.now().mono - before.mono;
         assert!(waited < Duration::from_secs(30), "a step would have been noticed after {waited:?}");
+    }
+
+    #[test]
+    fn clocks_between_whose_readings_the_thread_stood_still_are_read_again() {
+        // What the monotonic clock shows at each reading, and how often the wall clock is read.
+        for (readings, reads) in [
+            (&[5_000, 5_999][..], 1),
+            (&[5_000, 6_000, 7_000, 7_001], 2),
+            (&[0, 5_000, 5_000, 9_000, 9_000, 10_000, 10_000, 10_100], 4),
+            (&[0, 5_000, 5_000, 9_000, 9_000, 10_000, 10_000, 90_000], 4),
+        ] {
+            let (mut monos, mut walls) = (readings.iter().map(|micros| Duration::from_micros(*micros)), 0);
+            let wall = || {
+                walls += 1;
+                Timestamp::from_micros(walls)
+            };
+            let now = read_together(wall, || monos.next().unwrap());
+            assert_eq!(
+                (now.wall, Some(&(now.mono.as_micros() as u64))),
+                (Timestamp::from_micros(reads), readings.last())
+            );
+            assert_eq!(monos.next(), None);
+        }
+    }
+
+    #[test]
+    fn a_wall_clock_that_shows_a_time_before_1970_is_read() {
+        let second = Duration::from_secs(1);
+        assert_eq!(timestamp(UNIX_EPOCH - second), Timestamp::from_millis(-1_000));
+        assert_eq!(timestamp(UNIX_EPOCH + second), Timestamp::from_millis(1_000));
     }
 
     #[test]

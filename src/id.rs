@@ -188,6 +188,7 @@ impl fmt::Display for State {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::collections::HashSet;
 
     #[test]
     fn an_id_survives_its_text_and_other_texts_are_refused() {
@@ -215,7 +216,10 @@ mod tests {
             hasher.write_u64(number);
             hasher.finish()
         };
-        assert!((0..63).all(|number| hash(number + 1) % 4_096 == hash(number) % 4_096 + 1));
+        let is_next = |number| number % 64 == 63 || hash(number + 1) % 4_096 == hash(number) % 4_096 + 1;
+        assert!((0..10_000).all(is_next));
+        let told_apart: HashSet<u64> = (0..4_096).map(|number| hash(number) >> 57).collect();
+        assert_eq!(told_apart.len(), 128, "the highest bits are of use");
         for distance in [1, 2, 3, 64, 480, 1_024, 1 << 20, 1 << 40] {
             // As a table of 8,192 places with groups of 16 sees them, half full.
             let mut groups = vec![0; 512];

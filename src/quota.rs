@@ -489,6 +489,15 @@ mod tests {
     }
 
     #[test]
+    fn a_limit_that_joins_others_is_counted_from_then_on() {
+        let limits = [1, 2, 3].map(|hours| RateLimit::rolling(9, hours * HOUR));
+        let mut quota = Quota::default();
+        quota.take(&limits[..2], at(0));
+        quota.take(&limits, at(1));
+        assert_eq!(quota.counts.iter().map(|count| count.window).collect::<Vec<_>>(), limits.map(|limit| limit.window));
+    }
+
+    #[test]
     fn starts_of_one_day_are_one_run() {
         let limits = [RateLimit::daily(9, Tz::UTC, NaiveTime::MIN)];
         let mut quota = Quota::default();

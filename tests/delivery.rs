@@ -441,18 +441,22 @@ fn a_breaker_opens_waits_probes_and_closes() {
     assert_eq!(seen.iter().filter(|event| matches!(event, Event::BreakerClosed { .. })).count(), 1);
 }
 
+/// Prepares by a script, and answers with what was prepared.
+#[derive(Clone)]
+struct Uploads(Script);
+
+impl Broadcaster for Uploads {
+    async fn broadcast(&self, delivery: Delivery) -> Result<Receipt, BroadcastError> {
+        Ok(Receipt::new(String::from_utf8_lossy(delivery.prepared().unwrap_or(b"nothing"))))
+    }
+
+    async fn prepare(&self, delivery: Delivery) -> Result<Prepared, BroadcastError> {
+        self.0.broadcast(delivery).await.map(|_| Prepared::new("media"))
+    }
+}
+
 #[test]
 fn uploads_never_take_the_place_of_publishing() {
-    #[derive(Clone)]
-    struct Uploads(Script);
-    impl Broadcaster for Uploads {
-        async fn broadcast(&self, delivery: Delivery) -> Result<Receipt, BroadcastError> {
-            Ok(Receipt::new(String::from_utf8_lossy(delivery.prepared().unwrap_or(b"nothing"))))
-        }
-        async fn prepare(&self, delivery: Delivery) -> Result<Prepared, BroadcastError> {
-            self.0.broadcast(delivery).await.map(|_| Prepared::new("media"))
-        }
-    }
     let script = Script::new([Act::Wait]);
     let prepare = PrepareAhead::by(secs(600)).concurrency(1);
     let (scheduler, clock, _) = fresh(Pool::new("p", Uploads(script.clone())).concurrency(1).prepare_ahead(prepare));
@@ -465,6 +469,22 @@ fn uploads_never_take_the_place_of_publishing() {
     scheduler.settle().wait().unwrap();
     clock.advance(secs(60));
     assert_eq!(scheduler.outcome(uploaded).wait().unwrap(), Outcome::Delivered(Receipt::new("media")));
+}
+
+#[test]
+fn an_upload_that_hangs_is_given_up_and_made_again_before_the_due() {
+    let script = Script::new([Act::Wait]);
+    let prepare = PrepareAhead::by(secs(600)).timeout(secs(60)).retry(RetryPolicy::exponential(secs(10)));
+    let (scheduler, clock, _) = fresh(Pool::new("p", Uploads(script.clone())).prepare_ahead(prepare));
+    let id = scheduler.schedule(Post::new("p", "x").at(clock.now() + secs(300))).wait().unwrap();
+    script.called(1);
+    clock.advance(secs(60));
+    scheduler.settle().wait().unwrap();
+    clock.advance(secs(20));
+    script.called(2);
+    scheduler.settle().wait().unwrap();
+    clock.advance(secs(220));
+    assert_eq!(scheduler.outcome(id).wait().unwrap(), Outcome::Delivered(Receipt::new("media")));
 }
 
 #[test]

@@ -210,6 +210,16 @@ mod tests {
         }
 
         #[test]
+        fn all_that_is_long_in_notes_is_counted(noted in noted()) {
+            let receipts = noted.receipts.len();
+            let (checkpoint, prepared) = (usize::from(noted.checkpoint.is_some()), usize::from(noted.prepared.is_some()));
+            let parts = checkpoint + prepared + receipts + usize::from(noted.reason.is_some());
+            let notes = Notes::from(Noted { not_before: None, calls: 0, ..noted });
+            // Each part has a head in the encoding, what is prepared two instants; a receipt takes its own memory.
+            prop_assert_eq!(notes.len() + 5 * parts + 16 * prepared, notes.encode().len() + 24 * receipts);
+        }
+
+        #[test]
         fn what_is_changed_back_is_nothing(calls in 1u32..) {
             let mut notes = Notes::default();
             prop_assert!(notes.is_empty());

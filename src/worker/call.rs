@@ -82,7 +82,7 @@ impl Call {
         delivery.call(line, started);
         let mut work = match catch_unwind(AssertUnwindSafe(|| Work::begin(broadcaster, &delivery, clock))) {
             Ok(work) => work,
-            Err(panic) => return port.say(Said::Ended { token, started, word: panicked(&delivery, &*panic) }),
+            Err(panic) => return port.say(Said::Ended { token, started, word: panicked(&delivery, panic) }),
         };
         // The first poll is made here, with a waker that wakes nobody: if it is not ready, the runtime polls
         // again at once with a real one.
@@ -245,7 +245,7 @@ impl Work {
             Self::Prepare(call) => call.as_mut().poll(context).map(Word::Prepared),
             Self::Discard(call) => call.as_mut().poll(context).map(|()| Word::Discarded),
         }));
-        polled.unwrap_or_else(|panic| Poll::Ready(panicked(delivery, &*panic)))
+        polled.unwrap_or_else(|panic| Poll::Ready(panicked(delivery, panic)))
     }
 }
 
@@ -311,13 +311,17 @@ async fn stop_given_up(delivery: &Delivery) -> bool {
 }
 
 /// What is said of a call that panicked.
-fn panicked(delivery: &Delivery, panic: &(dyn Any + Send)) -> Word {
+fn panicked(delivery: &Delivery, panic: Box<dyn Any + Send>) -> Word {
     if sabotage::is(Switch::PanicKillsPool) {
         std::panic::resume_unwind(Box::new("nobody catches it"));
     }
     let message = panic.downcast_ref::<&str>().map(|text| (*text).to_owned());
     let message = message.or_else(|| panic.downcast_ref::<String>().cloned());
     let message = message.unwrap_or_else(|| "without a message".to_owned());
+    // What it panicked with may panic in its turn when it is dropped.
+    if let Err(again) = catch_unwind(AssertUnwindSafe(|| drop(panic))) {
+        std::mem::forget(again);
+    }
     match delivery.facts().task {
         Task::Broadcast if delivery.facts().stage.withdraw() => {
             let error = BroadcastError::transient(format!("the broadcaster panicked: {message}"));
@@ -326,5 +330,100 @@ fn panicked(delivery: &Delivery, panic: &(dyn Any + Send)) -> Word {
         Task::Broadcast => Word::Attempt { called: true, ending: Ending::Panicked { message } },
         Task::Prepare => Word::Prepared(Err(BroadcastError::transient(format!("the broadcaster panicked: {message}")))),
         Task::Discard => Word::Discarded,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::clock::ManualClock;
+    use crate::post::Post;
+    use crate::shard::model::dated;
+    use std::future::Ready;
+    use std::panic::panic_any;
+    use std::pin::Pin;
+
+    /// Nobody calls by themselves.
+    #[derive(Debug)]
+    struct Nobody(watch::Sender<bool>);
+
+    impl Callers for Nobody {
+        fn call(&self, _: Call) {}
+
+        fn waiting(&self) -> usize {
+            0
+        }
+
+        fn look(&self) -> Option<Duration> {
+            None
+        }
+
+        fn stop(&self) {}
+
+        fn stopping(&self) -> watch::Receiver<bool> {
+            self.0.subscribe()
+        }
+    }
+
+    fn port() -> (Arc<Port>, Receiver<Said>) {
+        let (port, said) = Port::new(&Bell::default(), &Nobody(watch::channel(false).0));
+        (Arc::new(port), said)
+    }
+
+    /// Makes a call of a post that is due at 5 s and has to begin by this instant, at 10 s.
+    fn make<F>(deadline_ms: i64, broadcaster: impl Fn(Delivery) -> F + Send + Sync + 'static) -> Word
+    where
+        F: Future<Output = Result<Receipt, BroadcastError>> + Send + 'static,
+    {
+        let (port, said) = port();
+        let clock: Arc<dyn Clock> = Arc::new(ManualClock::at(Timestamp::from_millis(10_000).to_datetime()));
+        let broadcaster: Arc<dyn DynBroadcaster> = Arc::new(broadcaster);
+        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        let delivery = dated(1, 5_000, Some(deadline_ms), &Post::new("p", "x"));
+        Call { token: (0, 1).into(), delivery, port }.make(&broadcaster, &clock, runtime.handle());
+        match said.try_recv() {
+            Ok(Said::Ended { word, .. }) => word,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn a_call_is_made_at_its_last_instant_and_not_after_it() {
+        for (deadline_ms, may_be) in [(10_001, true), (10_000, true), (9_999, false), (6_000, false)] {
+            let Word::Attempt { called, ending } = make(deadline_ms, |_| async { Ok(Receipt::default()) }) else {
+                panic!("another word");
+            };
+            assert_eq!((called, matches!(ending, Ending::TooLate)), (may_be, !may_be), "by {deadline_ms}");
+        }
+    }
+
+    #[test]
+    fn a_panic_whose_message_panics_again_is_a_panic() {
+        struct Rude;
+        impl Drop for Rude {
+            fn drop(&mut self) {
+                panic_any(Self);
+            }
+        }
+        let word = make(10_000, |_| -> Ready<_> { panic_any(Rude) });
+        let Word::Attempt { called: true, ending: Ending::Panicked { message } } = word else { panic!("{word:?}") };
+        assert_eq!(message, "without a message");
+    }
+
+    #[test]
+    fn words_that_nobody_takes_are_bounded() {
+        let (port, said) = port();
+        (0..=limits::WORDS).for_each(|_| port.beat((0, 1), None));
+        assert_eq!(said.len(), limits::WORDS);
+        let checkpoint = || {
+            let (promise, mut reply) = Promise::new();
+            port.checkpoint((0, 1), Bytes::new(), promise);
+            Pin::new(&mut reply).poll(&mut Context::from_waker(Waker::noop()))
+        };
+        assert!(matches!(checkpoint(), Poll::Ready(Err(Error::Overloaded))));
+        assert_eq!(said.len(), limits::WORDS);
+        said.recv().unwrap();
+        assert!(checkpoint().is_pending());
+        assert_eq!(said.len(), limits::WORDS);
     }
 }

@@ -73,6 +73,13 @@ impl Roster {
         }
     }
 
+    /// How many are in a call that has begun before this beat, if that is half of them at least; else none.
+    fn blocked(&self, beat: u64) -> usize {
+        let is_blocked = |since: u64| since > 0 && since < beat;
+        let blocked = self.callers.iter().filter(|caller| is_blocked(caller.load(Ordering::Relaxed))).count();
+        if blocked * 2 < self.callers.len() { 0 } else { blocked }
+    }
+
     /// More are needed than are there.
     fn judge_anew(&mut self) {
         (self.glances, self.busiest, self.needed) = (0, 0, usize::MAX);
@@ -212,12 +219,7 @@ impl Callers for Crew {
         }
         self.looked.store(now, Ordering::Relaxed);
         let beat = self.shared.beat.fetch_add(1, Ordering::Relaxed);
-        let blocked = {
-            let Roster { callers, .. } = &*self.shared.roster();
-            let is_blocked = |since: u64| since > 0 && since < beat;
-            let blocked = callers.iter().filter(|caller| is_blocked(caller.load(Ordering::Relaxed))).count();
-            if blocked * 2 < callers.len() { 0 } else { blocked }
-        };
+        let blocked = self.shared.roster().blocked(beat);
         if blocked > 0 {
             // Without further threads the calls wait for the blocked ones, which is all that is left.
             let _ = self.add_threads(blocked.max(self.shared.few));
@@ -322,6 +324,28 @@ mod tests {
         roster.callers.iter().for_each(|caller| caller.store(0, Ordering::Relaxed));
         roster.judge_anew();
         assert!(!roster.is_crowded());
+    }
+
+    #[test]
+    fn those_are_blocked_that_are_in_an_earlier_call_and_only_half_of_all_count() {
+        for (calls, blocked) in [
+            (&[0, 0, 0, 0][..], 0),
+            (&[4, 4, 0, 0], 2),
+            (&[4, 0, 0, 0], 0),
+            (&[4, 0, 0], 0),
+            (&[4, 0], 1),
+            (&[5, 5, 4, 4], 2),
+            (&[6, 5, 5, 5], 0),
+            (&[1, 2, 3, 4, 5], 4),
+        ] {
+            let callers = calls.iter().map(|since| Arc::new(AtomicU64::new(*since))).collect();
+            assert_eq!(Roster { callers, ..Roster::new() }.blocked(5), blocked, "{calls:?}");
+        }
+    }
+
+    #[test]
+    fn threads_have_their_pool_s_name() {
+        assert_eq!(thread_name("a\0b"), "punctual a?b");
     }
 
     #[test]

@@ -235,3 +235,18 @@ impl<'a> Blocks<'a> {
         self.blocks.drain(..).try_for_each(|(key, block)| self.disk.insert(&self.tree, key, block, times))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_full_disk_is_said_to_be_one_whoever_bounds_it() {
+        for kind in [io::ErrorKind::StorageFull, io::ErrorKind::FileTooLarge, io::ErrorKind::QuotaExceeded] {
+            let error = from_sled(Path::new("/"), "write to", ::sled::Error::Io(kind.into()), 7);
+            assert!(matches!(error, StoreError::Full { reserve: 7, .. }), "{error}");
+        }
+        let error = from_io(Path::new("/"), "read", io::ErrorKind::PermissionDenied.into(), 7);
+        assert!(matches!(error, StoreError::Io { doing: "read", .. }), "{error}");
+    }
+}

@@ -1,7 +1,7 @@
 //! The store's directory: what is ours in it, and what has to be right before sled may open its part.
 //!
 //! ```text
-//! format   "punctual store\nversion 2\nidentity {16 hex digits}\ncrc {8 hex digits}\n"
+//! format   "punctual store\nversion 3\nidentity {16 hex digits}\ncrc {8 hex digits}\n"
 //! lock     held while the store is open
 //! witness  two slots of 12 bytes: commit u64 LE | crc32 u32 LE
 //! ballast  room that is given back when the disk is full, so that sled can open
@@ -335,6 +335,10 @@ mod tests {
         }
         assert!(check(1 << 20, u64::MAX).is_ok());
         assert!(check(len, u64::MAX).is_ok());
+        assert!(check(3 << 20, 5 << 19).is_err(), "not only what is read first");
+        let len = READ_WHOLE + PAGE_BYTES / 2;
+        assert!(check(len, u64::MAX).is_ok(), "a segment shorter than a page");
+        assert!(check(len, len - 1).is_err());
         assert!(check(0, u64::MAX).is_ok());
     }
 
@@ -343,6 +347,43 @@ mod tests {
         let open = |kind: io::ErrorKind| check_readable(|| Err::<File, _>(kind.into()));
         assert!(open(io::ErrorKind::NotFound).is_ok());
         assert!(open(io::ErrorKind::PermissionDenied).is_err());
+    }
+
+    #[test]
+    fn what_cannot_be_read_is_not_taken_for_missing() {
+        let folder = tempfile::tempdir().unwrap();
+        fs::create_dir(folder.path().join(MARKER)).unwrap();
+        let refused = Folder::enter(folder.path()).unwrap_err();
+        assert!(matches!(refused, StoreError::Io { doing: "read the marker of", .. }), "{refused}");
+
+        let folder = tempfile::tempdir().unwrap();
+        let store = Folder::enter(folder.path()).unwrap();
+        store.prepare().unwrap();
+        fs::create_dir(store.sled().join(CONF)).unwrap();
+        let refused = store.prepare().unwrap_err();
+        assert!(matches!(refused, StoreError::Io { doing: "repair the settings of", .. }), "{refused}");
+    }
+
+    #[test]
+    fn ballast_is_taken_whole_and_once_and_given_back() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = Folder::enter(folder.path()).unwrap();
+        let path = folder.path().join("ballast");
+        assert!(!store.is_crowded(), "the test needs room");
+        store.take_ballast();
+        let ballast = fs::read(&path).unwrap();
+        assert_eq!(ballast.len() as u64, BALLAST_BYTES);
+        // A process that was killed has left half of it.
+        fs::write(&path, &ballast[1..]).unwrap();
+        store.take_ballast();
+        assert_eq!(fs::read(&path).unwrap(), ballast);
+        let other = vec![1; ballast.len()];
+        fs::write(&path, &other).unwrap();
+        store.take_ballast();
+        assert!(fs::read(&path).unwrap() == other, "what is there stays");
+        assert!(store.drop_ballast());
+        assert!(!path.exists());
+        assert!(!store.drop_ballast(), "there is no more");
     }
 
     #[test]

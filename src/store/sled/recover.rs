@@ -236,3 +236,33 @@ fn replay(
     }
     Ok(unsorted)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_database_that_is_still_held_is_waited_for() {
+        let folder = tempfile::tempdir().unwrap();
+        drop(open(folder.path(), Sizes::default()).unwrap());
+        let database = folder.path().join("sled");
+        let config = || ::sled::Config::default().path(&database);
+        let held = config().open().unwrap();
+        let Err(::sled::Error::Io(error)) = config().open() else { panic!("opened twice") };
+        assert!(is_held(&error.to_string()), "{error}");
+        thread::scope(|scope| {
+            let opener = scope.spawn(|| open(folder.path(), Sizes::default()).map(drop));
+            thread::park_timeout(50 * OPEN_PAUSE);
+            assert!(!opener.is_finished(), "it has not waited");
+            drop(held);
+            opener.join().unwrap().unwrap();
+        });
+    }
+
+    #[test]
+    fn what_is_not_held_by_another_is_not_waited_for() {
+        for error in ["could not acquire lock on \"db\": PermissionDenied", "WouldBlock", "no such file"] {
+            assert!(!is_held(error), "{error}");
+        }
+    }
+}

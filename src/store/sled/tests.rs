@@ -627,6 +627,19 @@ fn a_hundred_days_take_few_trees() {
 }
 
 #[test]
+fn a_database_that_panics_is_damaged_and_it_is_said_with_what_words() {
+    let texts: [fn() -> String; 3] = [|| panic!("gone"), || panic!("gone at {}", 7), || std::panic::panic_any(7)];
+    for (text, said) in texts.into_iter().zip(["gone", "gone at 7", "without a reason"]) {
+        let folder = tempfile::tempdir().unwrap();
+        let mut store = open(folder.path(), TINY).unwrap();
+        let error = store.with(|_| Ok(text())).unwrap_err();
+        let expected = format!("the database failed: {said}");
+        assert!(matches!(&error, StoreError::Damaged { what, .. } if *what == expected), "{error}");
+        assert!(store.commit(NOW, Vec::new()).is_err(), "it is not gone on with");
+    }
+}
+
+#[test]
 fn days_in_several_trees_are_forgotten_whole_by_a_later_process_too() {
     let folder = tempfile::tempdir().unwrap();
     let sizes = Sizes { own_days: 2, part_blocks: 2, ..TINY };
