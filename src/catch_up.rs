@@ -206,6 +206,7 @@ mod tests {
         all(&mut gaps, 30, 1_000);
         assert_eq!(gaps.next.len(), 2_000, "none of them is over");
         // Those of the first instant are over when as many as that have come since.
+        assert_eq!(gaps.prune_at, 2 * 1_024, "it is looked again when there are twice as many");
         all(&mut gaps, 60, 1_049);
         assert_eq!(gaps.next.len(), 2_049);
         assert_eq!(gaps.place("30 7", at(60), true, at(60)), at(90));

@@ -361,6 +361,20 @@ mod tests {
     }
 
     #[test]
+    fn nobody_naps_until_what_a_clock_set_by_hand_shows_already() {
+        let clock = ManualClock::at(DateTime::UNIX_EPOCH);
+        let (now, later) = (Source::now(&clock), Duration::from_secs(1));
+        for until in [
+            Wake { wall: Some(now.wall), mono: Some(now.mono + later) },
+            Wake { wall: Some(now.wall.after(later)), mono: Some(now.mono) },
+        ] {
+            let bell = Bell::default();
+            clock.wait(until, &bell);
+            assert!(bell.0.sleeper.get().is_none(), "{until:?}");
+        }
+    }
+
+    #[test]
     fn a_ring_before_the_nap_is_not_missed() {
         let bell = Bell::default();
         bell.ring();

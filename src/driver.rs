@@ -178,3 +178,35 @@ impl DeskEnd {
         self.backlog = joined;
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::inbox::inbox;
+    use crate::post::Post;
+    use crate::shard::model::{dated, number};
+
+    #[test]
+    fn what_waits_for_a_full_inbox_is_joined_and_passed_on_in_order() {
+        let deliver = |seqs: std::ops::Range<u64>| {
+            Order::Deliver(seqs.map(|seq| dated(seq, 0, None, &Post::new("p", "x"))).collect())
+        };
+        let (orders, desk) = inbox(2, &Bell::default());
+        let backlog = vec![deliver(0..1), Order::Look, deliver(1..3), deliver(3..4), Order::Look, deliver(4..5)];
+        let mut end = DeskEnd { orders, backlog };
+        assert!(end.pass_on());
+        assert_eq!(end.backlog.len(), 3, "those in a row are one");
+        let mut taken = Vec::new();
+        while !taken.ends_with(&[vec![4]]) {
+            while let Take::Message(order) = desk.take() {
+                taken.push(match order {
+                    Order::Deliver(deliveries) => deliveries.iter().map(number).collect(),
+                    Order::Look => Vec::new(),
+                });
+            }
+            let is_full = end.pass_on();
+            assert_eq!(is_full, !end.backlog.is_empty());
+        }
+        assert_eq!(taken, [vec![0], vec![], vec![1, 2, 3], vec![], vec![4]]);
+    }
+}

@@ -481,11 +481,14 @@ mod tests {
 
     #[test]
     fn what_is_not_limited_any_more_is_not_counted() {
-        let limits = [RateLimit::rolling(2, HOUR), RateLimit::spacing(HOUR / 2)];
+        let limits = [1, 2, 3].map(|hours| RateLimit::rolling(9, hours * HOUR));
         let mut quota = Quota::default();
         quota.take(&limits, at(0));
-        quota.take(&limits[..1], at(7_200_000));
-        assert_eq!(quota.counts.iter().map(|count| count.window).collect::<Vec<_>>(), [limits[0].window]);
+        for rest in [&limits[..2], &limits[..1]] {
+            quota.take(rest, at(7_200_000));
+            let windows: Vec<_> = quota.counts.iter().map(|count| count.window).collect();
+            assert_eq!(windows, rest.iter().map(|limit| limit.window).collect::<Vec<_>>());
+        }
     }
 
     #[test]
@@ -645,6 +648,35 @@ mod tests {
         }
         assert_eq!(quota.counts[0].runs.len(), RUNS);
         assert!(quota.encode().len() < 600, "{}", quota.encode().len());
+    }
+
+    #[test]
+    fn starts_of_a_large_limit_are_counted_in_runs_of_a_part_of_it() {
+        let limits = [RateLimit::rolling(10 * RUNS as u32, HOUR)];
+        let mut quota = Quota::default();
+        (0..10 * RUNS as i64).for_each(|second| quota.take(&limits, at(second * 1_000)));
+        let runs: Vec<_> = quota.counts[0].runs.iter().map(|run| (run.last.millis() / 1_000, run.starts)).collect();
+        assert_eq!(runs, (1..=RUNS as i64).map(|run| (10 * run - 1, 10)).collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn those_become_one_that_have_the_fewest_starts_together() {
+        let limits = [RateLimit::rolling(u32::MAX, WINDOW_MAX)];
+        let mut quota = Quota::default();
+        let full = u32::MAX.div_ceil(RUNS as u32);
+        for second in 0..RUNS as i64 {
+            quota.take(&limits, at(second * 1_000));
+            let starts = match second {
+                4 => full,
+                5 => 3 * full,
+                10 | 11 => full + full / 10 * 9,
+                _ => 8 * full,
+            };
+            quota.counts[0].runs.back_mut().unwrap().starts = starts;
+        }
+        quota.take(&limits, at(40_000));
+        let seconds: Vec<_> = quota.counts[0].runs.iter().map(|run| run.last.millis() / 1_000).collect();
+        assert!(!seconds.contains(&10) && seconds.contains(&4) && seconds.contains(&11), "{seconds:?}");
     }
 
     #[test]

@@ -41,3 +41,26 @@ impl Counted {
         self.is_remembered && !self.is_changed && self.quota.is_idle(now)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::quota::RateLimit;
+    use std::time::Duration;
+
+    #[test]
+    fn the_store_is_to_forget_what_it_remembers_that_is_idle_and_that_it_was_not_told_about() {
+        let (early, late) = (Timestamp::from_millis(0), Timestamp::from_millis(10_000));
+        let mut counted = Counted::default();
+        assert!(!counted.is_over(late), "the store does not know it");
+        counted.change().take(&[RateLimit::spacing(Duration::from_secs(5))], early);
+        assert!(!counted.is_over(late));
+        assert!(counted.news(early).is_some_and(|value| !value.is_empty()));
+        assert!(!counted.is_over(early), "it counts");
+        assert!(counted.is_over(late));
+        counted.change();
+        assert!(!counted.is_over(late), "there is news anyway");
+        assert_eq!((counted.news(late), counted.is_over(late)), (Some(Bytes::new()), false));
+        assert_eq!(counted.news(late), None);
+    }
+}

@@ -326,6 +326,31 @@ fn a_queue_takes_as_many_posts_as_it_may_hold_and_no_more() {
 }
 
 #[test]
+fn what_is_taken_is_forgotten_once_it_has_passed() {
+    let at = Timestamp::from_millis;
+    let mut taken = Taken::default();
+    taken.insert(Seq(1), at(5));
+    taken.insert(Seq(2), at(9));
+    assert!(!taken.is_passed_by(at(4)) && taken.is_passed_by(at(5)));
+    assert_eq!(taken.forget_through(at(5)), [Seq(1)]);
+    assert!(!taken.is_passed_by(at(8)) && taken.is_passed_by(at(10)));
+}
+
+#[test]
+fn every_order_is_as_likely_after_a_shuffle() {
+    let now = Timestamp::from_millis(0);
+    let mut orders = BTreeMap::<Vec<u64>, u32>::new();
+    for seed in 0..2_400 {
+        let mut queue = Queue::new(SLOTS[0].parse().unwrap(), now);
+        queue.insert(None, &[1, 2, 3, 4].map(Seq), Duration::ZERO).unwrap();
+        queue.apply(Order::Shuffle(seed), now).unwrap();
+        *orders.entry(queue.posts().map(|post| post.0).collect()).or_default() += 1;
+    }
+    assert_eq!(orders.len(), 24, "all orders of four");
+    assert!(orders.values().all(|times| (60..=140).contains(times)), "{orders:?}");
+}
+
+#[test]
 fn the_last_keys_are_known() {
     let mut bed = Bed::new();
     let keys = limits::QUEUE_KEYS as u64;

@@ -367,6 +367,16 @@ mod tests {
         };
         (0..20).for_each(call);
         let mut calls = 0;
+        while calls < FEW {
+            calls += begun.try_iter().count();
+            thread::yield_now();
+        }
+        assert_eq!(crew.waiting(), 20 - FEW);
+        // At the first look it is not known yet whether they are blocked.
+        while crew.shared.beat.load(Ordering::Relaxed) == 1 {
+            assert_eq!(crew.look(), Some(BEAT));
+        }
+        assert_eq!(crew.shared.roster().callers.len(), FEW);
         while calls < 20 {
             crew.look();
             calls += begun.try_iter().count();

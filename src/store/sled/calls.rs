@@ -401,6 +401,27 @@ mod tests {
     }
 
     #[test]
+    fn a_log_is_written_anew_where_it_is_too_long_and_half_of_it_says_nothing() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut calls = Calls::open(folder.path(), BOOT, 9).unwrap();
+        let len = || fs::metadata(folder.path().join(LOG)).unwrap().len();
+        let log = calls.log().unwrap();
+        for posts in [1..=50, 51..=100] {
+            log.calling(&posts.map(|seq| (Seq(seq), 1)).collect::<Vec<_>>());
+        }
+        let before = len();
+        calls.compact(0);
+        assert_eq!(len(), before, "all of it is needed");
+        let closed: Vec<_> = (1..=100).map(|seq| Closed::Moved { seq: Seq(seq), claim: None }).collect();
+        calls.close(&closed);
+        let before = len();
+        calls.compact(before);
+        assert_eq!(len(), before, "it may be as long as this");
+        calls.compact(before - 1);
+        assert!(len() < 200, "{} bytes of {before} are left", len());
+    }
+
+    #[test]
     fn nothing_is_called_while_a_log_can_neither_be_written_nor_taken_away() {
         let folder = tempfile::tempdir().unwrap();
         let calls = Calls::open(folder.path(), BOOT, 9).unwrap();

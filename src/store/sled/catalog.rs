@@ -372,9 +372,7 @@ impl Catalog {
 
     /// Lets go of the generations of which nothing is left.
     pub fn remove_gone(&mut self) -> Vec<u32> {
-        let gone = self.spans.iter().filter(|(_, days)| **days == 0).map(|(generation, _)| *generation).collect();
-        self.spans.retain(|_, days| *days > 0);
-        gone
+        self.spans.extract_if(.., |_, days| *days == 0).map(|(generation, _)| generation).collect()
     }
 }
 
@@ -410,6 +408,47 @@ mod tests {
         let mut backwards = table.clone();
         backwards.days.values_mut().for_each(|held| held.groups = vec![Group { end: 1, ..group.clone() }]);
         assert!(!is_read(&backwards), "blocks that end before they begin");
-        assert!(!is_read(&Table { keys: u64::MAX, ..table }), "more keys than the blocks can hold");
+        let most = 4 * codec::BLOCK_BYTES as u64 / 16;
+        assert!(is_read(&Table { keys: most, ..table.clone() }));
+        assert!(!is_read(&Table { keys: most + 1, ..table }), "more keys than the blocks can hold");
+    }
+
+    #[test]
+    fn the_blocks_of_a_day_are_those_of_all_generations_and_runs() {
+        let group = |first, end| Group { pool: 1, first, end, posts: 300, gone: 4 };
+        let held = |states, groups| DayTable { part: 1, states, ended: None, groups };
+        let days = [(7, held(3, vec![group(0, 2), group(2, 9)])), (8, held(1, Vec::new()))].into();
+        let mut catalog = Catalog::default();
+        catalog.add(Table { generation: 1, days, ..Table::default() });
+        catalog.add(Table { generation: 2, days: [(7, held(0, vec![group(5, 6)]))].into(), ..Table::default() });
+        assert_eq!([6, 7, 8].map(|day| catalog.blocks(day)), [0, 9 + 3 + 1, 1]);
+    }
+
+    #[test]
+    fn a_generation_is_gone_with_the_last_of_its_days() {
+        let mut catalog = Catalog::default();
+        for (generation, days) in [(1, vec![7]), (2, vec![7, 8]), (3, vec![8])] {
+            let days = days.into_iter().map(|day| (day, DayTable::default())).collect();
+            catalog.add(Table { generation, days, ..Table::default() });
+        }
+        assert_eq!((catalog.forget(6), catalog.remove_gone()), (None, vec![]));
+        assert_eq!((catalog.forget(7), catalog.remove_gone()), (Some(2), vec![1]));
+        assert_eq!((catalog.forget(8), catalog.remove_gone()), (Some(3), vec![2, 3]));
+        assert_eq!(catalog.remove_gone(), vec![]);
+    }
+
+    #[test]
+    fn a_large_table_lies_in_full_blocks_and_none_is_larger() {
+        let (_folder, disk) = Disk::scratch();
+        let meta = Meta::open(&disk).unwrap();
+        let days = (0..300).map(|day| (20_000 + day, DayTable { part: 1, ..DayTable::default() })).collect();
+        let table = Table { generation: 1, days, ..Table::default() };
+        let through = Through { commit: 1, generation: 1, now: Timestamp::MIN, next_seq: Seq(1) };
+        meta.add(&disk, &table, through, &[], 300).unwrap();
+        let blocks: Vec<_> =
+            meta.tree.scan_prefix(&table_key(1, 0)[..5]).values().map(|block| block.unwrap().len()).collect();
+        let (last, full) = blocks.split_last().unwrap();
+        assert!(full.len() > 5 && full.iter().all(|len| *len == 300) && *last <= 300, "{blocks:?}");
+        assert_eq!(meta.sorted(&disk).unwrap().tables, [table]);
     }
 }

@@ -241,6 +241,39 @@ mod tests {
     use super::*;
 
     #[test]
+    fn sled_never_has_more_to_write_than_it_may() {
+        let (_folder, disk) = Disk::scratch();
+        let tree = disk.tree("t").unwrap();
+        let unflushed = || *disk.unflushed();
+        disk.put(&tree, Kind::Index, b"key", &[7; 1_000]).unwrap();
+        let one = 3 + SEAL_BYTES + 1_000;
+        assert_eq!(unflushed(), one);
+        let mut blocks = Blocks::new(&disk, tree.clone(), Kind::Index);
+        blocks.put(b"key", &[8; 1_000]).unwrap();
+        assert_eq!(unflushed(), one, "it gathers them first");
+        blocks.write().unwrap();
+        assert_eq!(unflushed(), one + REPLACED * one);
+        disk.put(&tree, Kind::Index, b"large", &[9; UNFLUSHED_BYTES]).unwrap();
+        assert_eq!(unflushed(), 0, "it has been waited for");
+        disk.put(&tree, Kind::Index, b"key", &[7; 1_000]).unwrap();
+        disk.make_durable().unwrap();
+        assert_eq!(unflushed(), 0);
+    }
+
+    #[test]
+    fn blocks_are_gathered_until_they_are_many() {
+        let (_folder, disk) = Disk::scratch();
+        let tree = disk.tree("t").unwrap();
+        let mut blocks = Blocks::fresh(&disk, tree.clone(), Kind::Index);
+        let payload = [7; 100_000];
+        let most = GATHERED_BYTES.div_ceil(SEAL_BYTES + payload.len());
+        for number in 1..=2 * most {
+            blocks.put(&number.to_be_bytes(), &payload).unwrap();
+            assert_eq!(tree.len(), number / most * most, "after {number}");
+        }
+    }
+
+    #[test]
     fn a_full_disk_is_said_to_be_one_whoever_bounds_it() {
         for kind in [io::ErrorKind::StorageFull, io::ErrorKind::FileTooLarge, io::ErrorKind::QuotaExceeded] {
             let error = from_sled(Path::new("/"), "write to", ::sled::Error::Io(kind.into()), 7);

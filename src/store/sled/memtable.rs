@@ -143,9 +143,7 @@ impl Memtable {
 
     fn put(&mut self, record: Record) {
         let place = Place::new(record.home());
-        if !self.days.contains(&place.day) {
-            self.days.insert(place.day);
-        }
+        self.days.insert(place.day);
         self.bytes += POST_BYTES + record.notes.len() + record.body.len();
         if let Some(key) = record.body.key() {
             let hash = Body::key_hash(key);
@@ -171,9 +169,7 @@ impl Memtable {
     }
 
     fn touch(&mut self, day: u32, seq: Seq) {
-        if !self.days.contains(&day) {
-            self.days.insert(day);
-        }
+        self.days.insert(day);
         if state::is_shelved(day) {
             self.shelved.entry(day).or_default().push(seq);
         }
@@ -392,6 +388,29 @@ mod tests {
         let mut found: Vec<_> = table.with_key(hash).collect();
         found.sort_unstable();
         assert_eq!(found, [Seq(1), Seq(3)]);
+    }
+
+    #[test]
+    fn all_that_posts_and_what_is_remembered_take_is_counted() {
+        let mut table = Memtable::default();
+        let mut post = record(1, 5, "k");
+        post.notes.edit(|noted| noted.reason = Some("seven b".to_owned()));
+        let body = post.body.len();
+        table.apply(Timestamp::MIN, Entry::Post(post));
+        assert_eq!(table.bytes, POST_BYTES + 7 + body);
+        table.apply(Timestamp::MIN, Entry::Remember { key: "ab".into(), value: "cde".into() });
+        assert_eq!(table.bytes, 2 * POST_BYTES + 7 + body + 5);
+    }
+
+    #[test]
+    fn what_came_in_order_is_known_to_be_in_order() {
+        let mut table = Memtable::default();
+        for (seq, due, ordered) in [(0, 1, 1), (1, 1, 2), (2, 5, 3), (3, 4, 3), (4, 9, 3)] {
+            table.apply(Timestamp::MIN, Entry::Post(record(seq, due, "")));
+            assert_eq!(table.ordered, ordered, "number {seq}");
+        }
+        table.order();
+        assert_eq!(table.ordered, 5);
     }
 
     #[test]

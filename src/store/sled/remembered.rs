@@ -179,6 +179,29 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
+    #[test]
+    fn runs_are_merged_where_the_last_is_not_twice_as_large_and_what_is_forgotten_takes_none() {
+        let (_folder, disk) = Disk::scratch();
+        let remembered = Remembered::open(&disk).unwrap();
+        let changed = |key: u8, bytes: usize| FxHashMap::from_iter([(vec![key].into(), vec![7; bytes - 1].into())]);
+        let write = |generation, changed: &FxHashMap<Bytes, Bytes>, spans: &[Span]| {
+            let spans = remembered.write(&disk, generation, changed, spans, 300).unwrap();
+            let generations: Vec<_> = spans.iter().map(|span| span.generation).collect();
+            (spans, generations)
+        };
+        let (first, generations) = write(1, &changed(1, 3_000), &[]);
+        assert_eq!((generations, first[0].blocks), (vec![1], 12));
+        // 4 times 300 bytes and a rest are 5 blocks: 12 are more than twice as many; 5 times 300 are 6, and 12 are not.
+        assert_eq!(write(2, &changed(2, 1_499), &first).1, [1, 2]);
+        assert_eq!(write(3, &changed(2, 1_500), &first).1, [3]);
+        let forgotten = FxHashMap::from_iter([(vec![1].into(), Bytes::new())]);
+        assert_eq!(write(4, &forgotten, &[]).1, []);
+        // All that no run is for goes, but what is being written may not be one yet.
+        remembered.clean(&disk, &first, 2).unwrap();
+        let left = remembered.tree.iter().keys().map(|key| run::generation(&key.unwrap()).unwrap());
+        assert_eq!(left.collect::<std::collections::BTreeSet<_>>(), [1, 3].into());
+    }
+
     proptest! {
         #![proptest_config(ProptestConfig { cases: 40, failure_persistence: None, ..ProptestConfig::default() })]
 

@@ -51,12 +51,9 @@ impl Parts {
                 *last = part.max(*last);
             }
         }
-        for (day, held) in tables.iter().flat_map(|table| &table.days) {
-            if let Some((_, blocks)) = days.get_mut(day).filter(|(last, _)| *last == held.part) {
-                *blocks += held.blocks();
-            }
-        }
-        Self { days }
+        let mut parts = Self { days };
+        tables.iter().flat_map(|table| &table.days).for_each(|(day, held)| parts.count(*day, held));
+        parts
     }
 
     /// Whether something of a day is on disk.
