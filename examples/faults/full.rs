@@ -1,7 +1,8 @@
 //! The disk is full for a while, and then there is room again.
 
-use std::fs;
-use std::path::Path;
+use std::fs::{self, File};
+use std::io::Write;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use rand::rngs::StdRng;
@@ -17,6 +18,8 @@ pub struct Tally {
     pub full: u32,
     /// While it was full the store opened, and everything went out.
     pub opened_full: u32,
+    /// Somebody else had taken the last byte, those of the reserve too: by its ballast the store opened all the same.
+    pub opened_taken: u32,
     /// Posts that had been acknowledged.
     pub acknowledged: u64,
     pub broken: Vec<String>,
@@ -40,6 +43,12 @@ pub fn fill(folder: &Path, times: u32, seed: u64, host: impl Fn() -> Command, ea
             run(work, job(work, round).command(command), &own)
         };
         let first = lives(Work::Flood, 0, true);
+        let taken = if store.join("ballast").exists() { disk.take_rest() } else { None };
+        let looked = taken.map(|rest| {
+            let looked = lives(Work::Open, 1, true);
+            fs::remove_file(rest).expect("it can be removed");
+            looked
+        });
         let meanwhile = lives(Work::Finish, 1, true);
         disk.grow();
         let last = lives(Work::Finish, 2, false);
@@ -50,9 +59,11 @@ pub fn fill(folder: &Path, times: u32, seed: u64, host: impl Fn() -> Command, ea
         let acknowledged = last.said.lines().find_map(|line| line.strip_prefix("acknowledged ")?.parse().ok());
         tally.acknowledged += acknowledged.unwrap_or(0u64);
         let typed = [Ended::Done, Ended::Refused];
-        for (what, ran, may) in
-            [("filling", &first, &typed[..]), ("full", &meanwhile, &typed[..]), ("room again", &last, &typed[..1])]
-        {
+        tally.opened_taken += u32::from(looked.is_some());
+        let looked = looked.iter().map(|looked| ("taken by others", looked, &typed[..1]));
+        let others =
+            [("filling", &first, &typed[..]), ("full", &meanwhile, &typed[..]), ("room again", &last, &typed[..1])];
+        for (what, ran, may) in others.into_iter().chain(looked) {
             if !may.contains(&ran.ended) || ran.own_panics().next().is_some() {
                 tally.broken.push(format!("time {time}, {kib} KiB, {what}: {:?}: {}", ran.ended, ran.said));
             }
@@ -88,6 +99,17 @@ impl<'a> Disk<'a> {
         command.args(["-c", "trap '' XFSZ; ulimit -f $0; exec \"$@\"", &limit]).arg(host.get_program());
         command.args(host.get_args());
         command
+    }
+
+    /// Somebody else takes all that is left, if others can: the file to remove again.
+    fn take_rest(&self) -> Option<PathBuf> {
+        let Self::Mounted(path) = self else { return None };
+        let rest = path.join("rest");
+        let mut file = File::create(&rest).expect("a file can be made");
+        for piece in [1 << 20, 1 << 12, 1] {
+            while file.write_all(&vec![1; piece]).is_ok() {}
+        }
+        Some(rest)
     }
 
     fn grow(&self) {

@@ -184,6 +184,34 @@ fn profiles_that_are_idle_take_no_memory() {
     assert!(remembered.len() < 5_000);
 }
 
+#[test]
+fn what_is_over_is_forgotten_although_nobody_starts() {
+    let gate = Gate::new("p", Rules { profile: rolling(1, 1), ..Rules::default() });
+    assert_eq!((gate.enter("a", at(0)), gate.enter("b", at(500))), (Entry::Go, Entry::Go));
+    assert_eq!(gate.changed(at(600)).len(), 2);
+    for _ in 0..300 {
+        assert_eq!(gate.enter("b", at(1_200)), wait(Scope::Profile, 1_500));
+    }
+    let changed = gate.changed(at(1_200));
+    let [(_, value)] = &changed[..] else { panic!("{changed:?}") };
+    assert!(value.is_empty(), "the store is to forget it");
+}
+
+#[test]
+fn profiles_are_looked_through_when_twice_as_many_have_entered_as_are_busy() {
+    let gate = Gate::new("p", Rules { profile: rolling(1, 60), ..Rules::default() });
+    let left = || gate.0.state.lock().unwrap().entries_to_sweep;
+    let (mut looks, mut before) = (Vec::new(), 0);
+    for profile in 0..1_000 {
+        assert_eq!(gate.enter(&profile.to_string(), at(0)), Entry::Go);
+        if left() >= before {
+            looks.push((profile, left()));
+        }
+        before = left();
+    }
+    assert_eq!(looks, [(0, 64), (65, 194), (260, 584), (845, 1_754)]);
+}
+
 fn breaker() -> Gate {
     let breaker = Breaker::new(2).pause(10 * SECOND).max_pause(15 * SECOND);
     Gate::new("p", Rules { breaker: Some(breaker), ..Rules::default() })

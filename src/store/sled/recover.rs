@@ -42,6 +42,8 @@ pub fn open(path: &Path, sizes: Sizes) -> Result<(Core, u64), StoreError> {
         Err(error)
             if (is_crowded || is_full(&disk::from_sled(path, "open", error.clone(), 0))) && folder.drop_ballast() =>
         {
+            // What it could write only half of it would take for damage.
+            folder.prepare()?;
             open_sled(&folder)
         }
         opened => opened,

@@ -409,6 +409,24 @@ mod tests {
     }
 
     #[test]
+    fn a_block_that_says_it_has_more_entries_than_it_has_is_named() {
+        let (_folder, disk) = Disk::scratch();
+        let mut payload = vec![0];
+        payload.extend_from_slice(&at(1).at.micros().to_le_bytes());
+        payload.extend_from_slice(&at(1).seq.0.to_le_bytes());
+        payload.extend_from_slice(&2_u16.to_le_bytes());
+        // One entry without content, where the block says that it begins.
+        payload.extend_from_slice(&[0, 0, 0]);
+        let mut blocks = Blocks::new(&disk, run(&disk).tree, Kind::Posts);
+        blocks.put(&run(&disk).key(4), &payload).unwrap();
+        blocks.write().unwrap();
+        let mut reader = RunReader::after(&disk, run(&disk), 4, 5, Cursor::START).unwrap();
+        assert_eq!(reader.advance(&disk).unwrap(), Some(at(1)));
+        let error = reader.advance(&disk).unwrap_err().to_string();
+        assert!(error.contains("block 4 of Posts of day 7, generation 3"), "{error}");
+    }
+
+    #[test]
     fn parts_that_do_not_belong_together_are_refused() {
         let (_folder, disk) = Disk::scratch();
         let put = |number: u32, part: u32, parts: u32| {
