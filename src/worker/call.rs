@@ -339,34 +339,13 @@ mod tests {
     use crate::clock::ManualClock;
     use crate::post::Post;
     use crate::shard::model::dated;
+    use crate::worker::tests::Hands;
     use std::future::Ready;
     use std::panic::panic_any;
     use std::pin::Pin;
 
-    /// Nobody calls by themselves.
-    #[derive(Debug)]
-    struct Nobody(watch::Sender<bool>);
-
-    impl Callers for Nobody {
-        fn call(&self, _: Call) {}
-
-        fn waiting(&self) -> usize {
-            0
-        }
-
-        fn look(&self) -> Option<Duration> {
-            None
-        }
-
-        fn stop(&self) {}
-
-        fn stopping(&self) -> watch::Receiver<bool> {
-            self.0.subscribe()
-        }
-    }
-
     fn port() -> (Arc<Port>, Receiver<Said>) {
-        let (port, said) = Port::new(&Bell::default(), &Nobody(watch::channel(false).0));
+        let (port, said) = Port::new(&Bell::default(), &Hands::new());
         (Arc::new(port), said)
     }
 

@@ -2,6 +2,8 @@
 
 mod call;
 mod crew;
+#[cfg(test)]
+mod tests;
 
 use std::collections::HashMap;
 use std::hash::BuildHasherDefault;

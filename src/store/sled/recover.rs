@@ -37,11 +37,12 @@ pub fn open(path: &Path, sizes: Sizes) -> Result<(Core, u64), StoreError> {
     let folder = Folder::enter(path)?;
     folder.prepare()?;
     let is_crowded = folder.is_crowded();
+    let is_full = |error: &::sled::Error| {
+        matches!(disk::from_sled(path, "open", error.clone(), RESERVE_BYTES), StoreError::Full { .. })
+    };
     let db = match open_sled(&folder) {
         // Room was kept for this: sled writes when it opens, and says all kinds of things if it cannot.
-        Err(error)
-            if (is_crowded || is_full(&disk::from_sled(path, "open", error.clone(), 0))) && folder.drop_ballast() =>
-        {
+        Err(error) if (is_crowded || is_full(&error)) && folder.drop_ballast() => {
             // What it could write only half of it would take for damage.
             folder.prepare()?;
             open_sled(&folder)
@@ -73,10 +74,6 @@ fn take_over(path: &Path, folder: Folder, db: ::sled::Db, sizes: Sizes) -> Resul
     let disk = Arc::new(Disk::new(db, log, path.to_owned()));
     let identity = folder.identity();
     Ok((rebuild(folder, disk, sizes)?, identity))
-}
-
-fn is_full(error: &StoreError) -> bool {
-    matches!(error, StoreError::Full { .. })
 }
 
 /// Opens the database. One that this process has just closed may be held a moment longer by threads of sled's.
