@@ -216,21 +216,28 @@ fn starts_of_a_large_limit_are_counted_in_runs_of_a_part_of_it() {
     assert_eq!(runs, (1..=RUNS as i64).map(|run| (10 * run - 1, 10)).collect::<Vec<_>>());
 }
 
-#[test]
-fn those_become_one_that_have_the_fewest_starts_together() {
+/// The largest limit, and what is counted for it: as many runs as there may be, one in each second, with so many starts.
+fn with_all_runs(starts: impl Fn(i64) -> u32) -> ([RateLimit; 1], Quota) {
     let limits = [RateLimit::rolling(u32::MAX, WINDOW_MAX)];
     let mut quota = Quota::default();
-    let full = u32::MAX.div_ceil(RUNS as u32);
     for second in 0..RUNS as i64 {
         quota.take(&limits, at(second * 1_000));
-        let starts = match second {
-            4 => full,
-            5 => 3 * full,
-            10 | 11 => full + full / 10 * 9,
-            _ => 8 * full,
-        };
-        quota.counts[0].runs.back_mut().unwrap().starts = starts;
+        quota.counts[0].runs.back_mut().unwrap().starts = starts(second);
     }
+    (limits, quota)
+}
+
+/// A run with so many starts is full: what comes next does not join it.
+const FULL: u32 = u32::MAX.div_ceil(RUNS as u32);
+
+#[test]
+fn those_become_one_that_have_the_fewest_starts_together() {
+    let (limits, mut quota) = with_all_runs(|second| match second {
+        4 => FULL,
+        5 => 3 * FULL,
+        10 | 11 => FULL + FULL / 10 * 9,
+        _ => 8 * FULL,
+    });
     quota.take(&limits, at(40_000));
     let seconds: Vec<_> = quota.counts[0].runs.iter().map(|run| run.last.millis() / 1_000).collect();
     assert!(!seconds.contains(&10) && seconds.contains(&4) && seconds.contains(&11), "{seconds:?}");
@@ -238,17 +245,10 @@ fn those_become_one_that_have_the_fewest_starts_together() {
 
 #[test]
 fn where_runs_are_too_many_the_two_smallest_become_one() {
-    let limits = [RateLimit::rolling(u32::MAX, WINDOW_MAX)];
-    let mut quota = Quota::default();
-    // None joins the one before it.
-    let full = u32::MAX.div_ceil(RUNS as u32);
-    for second in 0..RUNS as i64 {
-        quota.take(&limits, at(second * 1_000));
-        quota.counts[0].runs.back_mut().unwrap().starts = full + if second == 4 || second == 5 { 0 } else { 2 };
-    }
+    let (limits, mut quota) = with_all_runs(|second| FULL + if second == 4 || second == 5 { 0 } else { 2 });
     quota.take(&limits, at(40_000));
     let runs: Vec<_> = quota.counts[0].runs.iter().map(|run| (run.last.millis() / 1_000, run.starts)).collect();
-    assert_eq!((runs.len(), runs[3..5].to_vec(), runs[RUNS - 1]), (RUNS, vec![(3, full + 2), (5, 2 * full)], (40, 1)));
+    assert_eq!((runs.len(), runs[3..5].to_vec(), runs[RUNS - 1]), (RUNS, vec![(3, FULL + 2), (5, 2 * FULL)], (40, 1)));
     // One before all others, where one of them has to go: it stays the first.
     quota.take(&limits, at(-5_000));
     assert_eq!(quota.counts[0].runs.front(), Some(&Run { last: at(-5_000), starts: 1 }));

@@ -87,8 +87,8 @@ pub struct Core {
 }
 
 impl Core {
-    /// The numbers of these pools. A new one is durable with the first commit, before which nothing is said of it.
     pub fn pools(&mut self, names: &[String]) -> Result<Vec<PoolId>, StoreError> {
+        let known = self.pools.len();
         let mut ids = Vec::with_capacity(names.len());
         for name in names {
             let place = self.pools.iter().position(|pool| pool == name).unwrap_or(self.pools.len());
@@ -98,6 +98,10 @@ impl Core {
                 self.pools.push(name.clone());
             }
             ids.push(id);
+        }
+        if self.pools.len() > known {
+            // Of a commit that was not finished any part may survive: never a post of a pool without its name.
+            self.disk.make_durable()?;
         }
         Ok(ids)
     }

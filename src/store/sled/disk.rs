@@ -44,18 +44,6 @@ pub struct Disk {
     pub reserve: AtomicU64,
 }
 
-#[cfg(test)]
-impl Disk {
-    /// One for tests, which is gone with its folder.
-    pub fn scratch() -> (tempfile::TempDir, Self) {
-        let folder = tempfile::tempdir().unwrap();
-        let db = ::sled::Config::default().path(folder.path()).open().unwrap();
-        let log = File::options().write(true).open(folder.path().join("db")).unwrap();
-        let disk = Self::new(db, log, folder.path().to_owned());
-        (folder, disk)
-    }
-}
-
 impl Disk {
     pub fn new(db: Db, log: File, path: PathBuf) -> Self {
         Self { db, unflushed: Mutex::new(0), log, path, reserve: AtomicU64::new(super::RESERVE_BYTES) }
@@ -233,6 +221,18 @@ impl<'a> Blocks<'a> {
         }
         let times = if self.fresh { 1 } else { REPLACED };
         self.blocks.drain(..).try_for_each(|(key, block)| self.disk.insert(&self.tree, key, block, times))
+    }
+}
+
+#[cfg(test)]
+impl Disk {
+    /// One for tests, which is gone with its folder.
+    pub fn scratch() -> (tempfile::TempDir, Self) {
+        let folder = tempfile::tempdir().unwrap();
+        let db = ::sled::Config::default().path(folder.path()).open().unwrap();
+        let log = File::options().write(true).open(folder.path().join("db")).unwrap();
+        let disk = Self::new(db, log, folder.path().to_owned());
+        (folder, disk)
     }
 }
 
